@@ -1,0 +1,49 @@
+# Needs Python 3.11 or newer and make, nothing else. Everything is installed into .venv.
+# Each stamp file in .venv says that a step is done; it is redone when pyproject.toml changes.
+.POSIX:
+
+PYTHON ?= python3
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+.PHONY: help demo test test-all lint format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.installed ## train a small network on the built-in digits
+	$(BIN)/juanji train digits
+
+test: $(VENV)/.test-tools ## run the tests, slow ones left out
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.test-tools ## run all tests, slow ones included
+	$(BIN)/python -m pytest -m ""
+
+lint: $(VENV)/.test-tools ## check style, format, types and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.test-tools ## format the code and sort its imports
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv, caches and what was built
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit("juanji needs Python 3.11 or newer; name one: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.test-tools: $(VENV)/.installed pyproject.toml
+	$(PIP) install --editable '.[test]'
+	@touch $@

@@ -1,0 +1,62 @@
+"""The command line: one file per command. What is heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import typer
+
+from juanji.cli.evaluate import evaluate
+from juanji.cli.filter import filter_image
+from juanji.cli.models import models
+from juanji.cli.predict import predict
+from juanji.cli.summary import summary
+from juanji.cli.train import train
+from juanji.errors import JuanjiError
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "summary": summary,
+    "models": models,
+    "filter": filter_image,
+}
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option(help="Show where in the program an error was raised.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """juanji (卷积): train, try and look into convolutional networks.
+
+    Begin with `juanji train digits`, which takes less than a minute.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. A mistake is told plainly and ends with exit code 2, Ctrl-C with 130."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a character must not end the program.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    if arguments == ["--version"]:
+        from importlib import metadata
+
+        print("juanji", metadata.version("juanji"))
+        return
+    try:
+        app(arguments)
+    except JuanjiError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"juanji: {error}", file=sys.stderr)
+        sys.exit(2)

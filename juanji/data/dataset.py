@@ -1,0 +1,116 @@
+"""Labelled images in two parts: one to learn from, one to be tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from juanji import random
+from juanji.errors import ArgumentError, DataError
+from juanji.graph import Array
+
+Change = Callable[[Array, Array], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images x (N, H, W, C), float32 in 0…1, and their labels y (N,), int64. Raises DataError for anything else."""
+
+    x: Array
+    y: Array
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 4 or self.x.dtype != np.float32 or self.y.dtype != np.int64:
+            raise DataError(
+                "these arrays are not labelled images",
+                received=f"x {self.x.dtype}{list(self.x.shape)}, y {self.y.dtype}{list(self.y.shape)}",
+                rule="x (N, H, W, C) of float32, y (N,) of int64",
+            )
+        if self.y.shape != self.x.shape[:1]:
+            raise DataError(
+                "there must be one label for each image",
+                received=f"{self.x.shape[0]} images, labels of shape {self.y.shape}",
+                rule="x (N, H, W, C), y (N,)",
+            )
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, chosen: Any) -> Images:
+        """Some of the images, by a slice, a mask or an array of indices."""
+        return Images(self.x[chosen], self.y[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A name, a part to train on, a part that is held out for testing, and the names of the classes.
+
+    Raises DataError where there is nothing to train on, or a label without a class.
+    """
+
+    name: str
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.train):
+            raise DataError(f"the dataset {self.name!r} is empty", received="no training image", rule="at least one")
+        for part in (self.train, self.test):
+            wrong = part.y[(part.y < 0) | (part.y >= len(self.classes))]
+            if wrong.size:
+                raise DataError(
+                    f"the dataset {self.name!r} has labels without a class",
+                    received=f"label {wrong[0]}",
+                    rule=f"0 to {len(self.classes) - 1}, one for each of {len(self.classes)} classes",
+                )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the images."""
+        _, height, width, channels = self.train.x.shape
+        return height, width, channels
+
+
+def stratified(y: Array, every: int = 3) -> Array:
+    """True for every third label of each class, in the order of the file: a test part with each class in its share."""
+    held = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        held[np.flatnonzero(y == label)[every - 1 :: every]] = True
+    return held
+
+
+def batches(
+    images: Images,
+    size: int,
+    *,
+    seed: int = 0,
+    epoch: int = 0,
+    shuffle: bool = True,
+    change: Change | None = None,
+) -> Iterator[tuple[Array, Array]]:
+    """Go through the images once: x (n, H, W, C) and y (n,) with n = size, the last batch smaller where need be.
+
+    seed, epoch  fix the order (and the changes), and nothing else does: there is no hidden generator
+    change       `(x, draws)` returns x changed, by numbers `draws` (n, 8) in [0, 1) that belong to each image and
+                 epoch, whatever the order; see `Jitter`
+
+    Raises ArgumentError for a size under 1 and DataError for no images, before the first batch is asked for.
+    """
+    if size < 1:
+        raise ArgumentError("batches: bad size", received=f"size={size}", rule="at least 1")
+    if not len(images):
+        raise DataError("the dataset is empty", received="no image", rule="at least one")
+    order = np.arange(len(images))
+    if shuffle:
+        order = random.permutation(random.state(seed, "data/order", epoch), len(images))
+    draws = random.uniform(random.state(seed, "data/change", epoch), (len(images), 8)) if change else None
+
+    def batch(chosen: Array) -> tuple[Array, Array]:
+        x = images.x[chosen]
+        return x if change is None or draws is None else change(x, draws[chosen]), images.y[chosen]
+
+    return (batch(order[i : i + size]) for i in range(0, len(order), size))

@@ -1,0 +1,146 @@
+"""Reading and writing image files. A file from outside is data that may be damaged, hostile or not an image at all."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from juanji.errors import ArgumentError, DataError
+from juanji.graph import Array
+
+# What Pillow opens, by mode: the mode to convert to first, and the value that is white.
+MODES = {
+    "1": ("L", 255), "L": ("L", 255), "LA": ("LA", 255), "La": ("LA", 255),
+    "RGB": ("RGB", 255), "RGBX": ("RGB", 255), "RGBA": ("RGBA", 255), "RGBa": ("RGBA", 255),
+    "YCbCr": ("RGB", 255), "CMYK": ("RGB", 255),
+    "I;16": ("I;16", 65535), "I;16L": ("I;16L", 65535), "I;16B": ("I;16B", 65535), "I": ("I", 65535),
+}  # fmt: skip
+# Where a palette, or one colour that stands for transparency, has to be looked up first.
+WITH_PALETTE = {"P": "RGB", "PA": "RGBA"}
+WITH_TRANSPARENCY = {"P": "RGBA", "PA": "RGBA", "L": "LA", "RGB": "RGBA"}
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
+
+
+def read_image(path: str | Path, channels: int | None = None, size: tuple[int, int] | None = None) -> Array:
+    """The image in a file as float32 (H, W, C) in 0…1, upright as its EXIF orientation says.
+
+    channels  1 grey, 3 colour, 4 colour with transparency; the file's own by default (1, 3 or 4). Where transparency
+              is dropped, the image is laid on white.
+    size      (H, W) to stretch it to, averaging where it gets smaller; its own by default
+
+    Grey, colour, palette, transparent and 16-bit files are read, of an animation the first picture. Raises DataError,
+    naming the file, for one that is missing, truncated, damaged, no image, or too large to be meant well.
+    """
+    if channels not in (None, 1, 3, 4):
+        raise ArgumentError("read_image: bad channels", received=str(channels), rule="1, 3, 4 or None")
+    if size is not None and min(size) < 1:
+        raise ArgumentError("read_image: bad size", received=str(size), rule="(H, W), at least 1 each")
+    image = as_channels(decode(Path(path)), channels)
+    return image if size is None else stretch(image, size)
+
+
+def decode(path: Path) -> Array:
+    """The pixels of a file as float32 (H, W, C) in 0…1, with its own channels: 1, 2, 3 or 4."""
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return pixels(ImageOps.exif_transpose(image), path)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such image file", fix="check the path") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{path}: the image is too large to be read safely",
+            received=str(error),
+            rule=f"at most {Image.MAX_IMAGE_PIXELS:,} pixels",
+            fix="make it smaller with an image editor",
+        ) from None
+    # A damaged file can make a decoder raise anything.
+    except Exception as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: the image cannot be read",
+        received=str(error) or type(error).__name__,
+        rule="a whole image file that Pillow can open, such as PNG, JPEG, BMP, GIF, TIFF or WebP",
+        fix="download or export it again",
+    )
+
+
+def pixels(image: Any, path: Path) -> Array:
+    mode = image.mode
+    looked_up = WITH_TRANSPARENCY if "transparency" in image.info else WITH_PALETTE
+    if mode in looked_up:
+        image = image.convert(looked_up[mode])
+    if image.mode not in MODES:
+        raise DataError(
+            f"{path}: images of this pixel type are not read",
+            received=f"Pillow's mode {mode}",
+            rule="8 or 16 bits for each channel",
+        )
+    wanted, white = MODES[image.mode]
+    values = np.asarray(image if image.mode == wanted else image.convert(wanted))
+    if values.min() < 0 or values.max() > white:
+        raise DataError(
+            f"{path}: images of this pixel type are not read",
+            received=f"values from {values.min()} to {values.max()}",
+            rule=f"0 to {white}",
+        )
+    values = values.astype(np.float32) / np.float32(white)
+    return values if values.ndim == 3 else values[..., None]
+
+
+def as_channels(image: Array, channels: int | None) -> Array:
+    """An image (H, W, 1 … 4), grey or colour, with transparency last in the even ones, with other channels."""
+    opaque, alpha = (image, None) if image.shape[-1] % 2 else (image[..., :-1], image[..., -1:])
+    if channels is None:
+        channels = opaque.shape[-1] if alpha is None else 4
+    if alpha is not None and channels != 4:
+        opaque = opaque * alpha + (1 - alpha)
+    if channels == 1 and opaque.shape[-1] == 3:
+        return (opaque @ GREY)[..., None]
+    if channels > 1 and opaque.shape[-1] == 1:
+        opaque = np.repeat(opaque, 3, axis=-1)
+    if channels == 4:
+        return np.concatenate([opaque, np.ones_like(opaque[..., :1]) if alpha is None else alpha], axis=-1)
+    return opaque
+
+
+def stretch(image: Array, size: tuple[int, int]) -> Array:
+    """The image (H, W, C) at another size (H, W); bilinear, and averaging where it gets smaller."""
+    from PIL import Image
+
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0))
+    resized = (plane.resize((width, height), Image.Resampling.BILINEAR) for plane in planes)
+    return np.stack([np.asarray(plane) for plane in resized], axis=-1)
+
+
+def write_image(path: str | Path, image: Array) -> None:
+    """Write an image (H, W, C) with C = 1, 3 or 4 as 8 bits a channel, in the format the file's ending names.
+
+    Values outside 0…1 are cut off. Raises DataError for a file that cannot be written.
+    """
+    from PIL import Image
+
+    values = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    try:
+        Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(path)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: the image cannot be written",
+            received=str(error),
+            fix="use a folder that exists and an ending such as .png (JPEG has no transparency)",
+        ) from None

@@ -1,0 +1,47 @@
+"""The multi-layer perceptron of 003: 784-256-256-256-10."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from juanji.models._checks import Size, expect
+from juanji.nn import Linear, Module, ModuleList
+from juanji.nn._checks import counts
+from juanji.ops.math import relu
+from juanji.ops.movement import flatten
+from juanji.tensor import Tensor
+
+
+class Perceptron(Module):
+    """Dense layers `layers.0`, `layers.1`, … with ReLU between them (002 §2, 003): images (N, H, W, C) to logits.
+
+    hidden  the widths between input and output
+
+    Images are flattened; (N, H·W·C) is taken too.
+    """
+
+    def __init__(
+        self, classes: int, in_channels: int, input_size: Size, hidden: Sequence[int] = (256, 256, 256)
+    ) -> None:
+        for width in hidden:
+            counts("perceptron", hidden=width)
+        self.input_size, self.in_channels = input_size, in_channels
+        widths = [math.prod(input_size) * in_channels, *hidden, classes]
+        self.layers = ModuleList([Linear(n, m) for n, m in itertools.pairwise(widths)])
+
+    def forward(self, x: Any) -> Tensor:
+        x = Tensor.of(x)
+        if x.ndim != 2:
+            x = flatten(expect("perceptron", x, self.input_size, self.in_channels))
+        for layer in self.layers[:-1]:
+            x = relu(layer(x))
+        logits: Tensor = self.layers[-1](x)
+        return logits
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "perceptron": {"make": Perceptron, "in_channels": 1, "input_size": 28, "hidden": (256, 256, 256)},
+}

@@ -1,0 +1,129 @@
+"""The base of layers and networks: state found through attributes, calls that know their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from juanji import recording, tree
+from juanji.errors import WeightsError
+from juanji.summary import Summary, summarise
+from juanji.tensor import Stateful, Tensor, trace
+
+Self = TypeVar("Self", bound="Module")
+
+
+class Module(Stateful):
+    """A layer or a network. Subclasses give cells and children as attributes and define `forward`.
+
+    Calling a module runs `forward` under the module's path, so that errors, graphs and summaries can name it. Modules
+    begin in training mode; `eval()` is for everything else.
+    """
+
+    training: bool = True
+    name: str = ""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, Module) and not value.name:
+            value.rename(name)
+
+    def rename(self, name: str) -> None:
+        """Give this module the part of the path that a call of it adds; the first attribute that holds it does."""
+        object.__setattr__(self, "name", name)
+
+    def forward(self, *args: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        with recording.scope(self.name, self):
+            output = self.forward(*args, **options)
+            if recording.CURRENT.frames:
+                recording.note_call(self, *(tensors(values) for values in (args, output)))
+            return output
+
+    def modules(self) -> dict[str, Module]:
+        """This module, as "", and all below it, by path."""
+        return {path: module for path, module in self.walk() if isinstance(module, Module)}
+
+    def parameters(self) -> dict[str, Tensor]:
+        """What is trained, by path."""
+        return {path: cell.read() for path, cell in self.cells("parameter").items()}
+
+    def buffers(self) -> dict[str, Tensor]:
+        """What is kept but not trained, such as running statistics, by path."""
+        return {path: cell.read() for path, cell in self.cells("buffer").items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers by path: what a weight file holds."""
+        return {path: cell.read() for path, cell in self.cells("parameter", "buffer").items()}
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        """Take over parameters and buffers from tensors or arrays by path; dtypes are converted.
+
+        Nothing is changed unless everything fits: WeightsError lists every missing, unknown and misshapen name.
+        """
+        cells = self.cells("parameter", "buffer")
+        shapes = {path: tuple(value.shape) for path, value in values.items()}
+        complaints = [f"missing {path} {cell.shape}" for path, cell in cells.items() if path not in shapes]
+        complaints += [f"unknown {path} {shape}" for path, shape in shapes.items() if path not in cells]
+        complaints += [
+            f"misshapen {path} {shapes[path]}, the model's is {cell.shape}"
+            for path, cell in cells.items()
+            if path in shapes and shapes[path] != cell.shape
+        ]
+        if complaints:
+            raise WeightsError(
+                f"the weights do not fit {type(self).__name__}",
+                received="; ".join(complaints),
+                rule="the same names with the same shapes",
+            )
+        for path, cell in cells.items():
+            cell.write(Tensor.of(values[path]).astype(cell.dtype))
+
+    def astype(self: Self, dtype: Any) -> Self:
+        """Convert every floating cell, in place, and return the module."""
+        for cell in self.cells().values():
+            cell.convert(dtype)
+        return self
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Training mode, here and below: batch statistics, dropout. Returns the module."""
+        for module in self.modules().values():
+            module.training = mode
+        return self
+
+    def eval(self: Self) -> Self:
+        """The mode for using the network: running statistics, no dropout. Returns the module."""
+        return self.train(False)
+
+    def summary(self, input_shape: Sequence[int], dtype: Any = "float32") -> Summary:
+        """Print layer, output shape, parameters, multiplications and receptive field for one input of `input_shape`
+        without the batch, such as (32, 32, 3); and return it. Raises what the network raises for such an input."""
+        mode = {path: module.training for path, module in self.modules().items()}
+        try:
+            graph = trace(self.eval(), Tensor.spec((1, *input_shape), dtype))
+        finally:
+            for path, module in self.modules().items():
+                module.training = mode[path]
+        result = summarise(graph)
+        print(result)
+        return result
+
+    def __repr__(self) -> str:
+        children = [f"{name}: {child!r}".replace("\n", "\n  ") for name, child in self._children.items()]
+        inside = "".join(f"\n  {child}" for child in children)
+        return self.label if not children else f"{type(self).__name__}({inside}\n)"
+
+    @property
+    def label(self) -> str:
+        """The module in one line, `Conv2d(3, 16, 5)`, for errors and tables."""
+        return f"{type(self).__name__}({self.extra()})"
+
+    def extra(self) -> str:
+        """The arguments worth showing: `3, 16, 5, stride=2`."""
+        return ""
+
+
+def tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree.leaves(values) if isinstance(leaf, Tensor)]

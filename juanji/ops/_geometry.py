@@ -1,0 +1,102 @@
+"""Checks that several families of operators share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from juanji.errors import ArgumentError, DTypeError, ShapeError
+from juanji.graph import Array, Geometry
+from juanji.tensor import Tensor
+
+
+def same(name: str, *tensors: Tensor) -> Geometry:
+    """Tensors of one shape and dtype: those of the result."""
+    first = tensors[0]
+    if any(t.dtype != first.dtype for t in tensors):
+        mixed(name, *tensors)
+    if any(t.shape != first.shape for t in tensors):
+        raise ShapeError(f"{name}: shapes differ", received=", ".join(str(t.shape) for t in tensors), rule="one shape")
+    return first.shape, first.dtype
+
+
+def mixed(name: str, *tensors: Tensor) -> None:
+    """Raise DTypeError unless all dtypes agree."""
+    if len({t.dtype for t in tensors}) > 1:
+        raise DTypeError(
+            f"{name}: the tensors have different dtypes",
+            received=", ".join(f"{t.dtype}{list(t.shape)}" for t in tensors),
+            rule="nothing is converted silently",
+            fix='convert one of them, for example x.astype("float32")',
+        )
+
+
+def floating(name: str, *tensors: Tensor) -> None:
+    """Raise DTypeError unless every tensor is floating and all agree."""
+    for tensor in tensors:
+        if not tensor.is_floating:
+            raise DTypeError(
+                f"{name}: needs floating-point numbers",
+                received=f"{tensor.dtype}{list(tensor.shape)}",
+                fix='x.astype("float32")',
+            )
+    mixed(name, *tensors)
+
+
+def ranked(name: str, tensor: Tensor, rank: int, meaning: str) -> None:
+    if tensor.ndim != rank:
+        raise ShapeError(f"{name}: wrong rank", received=f"shape {tensor.shape}", rule=f"{rank} axes: {meaning}")
+
+
+def axis_of(name: str, axis: int, ndim: int) -> int:
+    """`axis` counted from the front."""
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"{name}: there is no axis {axis}", received=f"{ndim} axes", rule=f"{-ndim} … {ndim - 1}")
+    return axis % ndim
+
+
+def axes_of(name: str, axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """One axis, several, or None for all, counted from the front and sorted."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = sorted({axis_of(name, a, ndim) for a in ([axis] if isinstance(axis, int) else axis)})
+    return tuple(axes)
+
+
+def per_axis(name: str, argument: str, value: Any, count: int, *, least: int | None = None) -> tuple[int, ...]:
+    """`value` as one integer an axis: an integer stands for all. Raises ArgumentError below `least`."""
+    try:
+        sizes = (
+            (int(value.__index__()),) * count
+            if hasattr(value, "__index__")
+            else tuple(int(v.__index__()) for v in value)
+        )
+    except (TypeError, AttributeError):
+        sizes = ()
+    if len(sizes) != count or (least is not None and min(sizes) < least):
+        at_least = "" if least is None else f" of at least {least}"
+        raise ArgumentError(
+            f"{name}: bad {argument}",
+            received=f"{argument}={value!r}",
+            rule=f"an integer{at_least}, or {count} of them",
+        )
+    return sizes
+
+
+def shape_of(name: str, sizes: Sequence[Any], size: int) -> tuple[int, ...]:
+    """A shape for `size` elements, in which one −1 stands for whatever is left."""
+    shape = tuple(int(n) for n in sizes)
+    known = math.prod(n for n in shape if n != -1)
+    if shape.count(-1) == 1 and known > 0 and size % known == 0:
+        shape = tuple(size // known if n == -1 else n for n in shape)
+    if any(n < 0 for n in shape) or math.prod(shape) != size:
+        raise ShapeError(f"{name}: the sizes do not fit", received=f"{size} elements", rule=f"shape {tuple(sizes)}")
+    return shape
+
+
+def away(rng: np.random.Generator, *shape: int, low: float = 0.3, high: float = 2.0) -> Array:
+    """Random numbers of both signs with |x| between `low` and `high`: away from kinks at zero."""
+    return rng.uniform(low, high, shape) * rng.choice([-1.0, 1.0], shape)

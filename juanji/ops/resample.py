@@ -1,0 +1,295 @@
+"""Images on another grid: padded, resized, sampled at fractional places."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from juanji.errors import ArgumentError, ShapeError
+from juanji.graph import Array
+from juanji.ops._geometry import away, floating, per_axis
+from juanji.ops.convspec import letters, spatial_rank
+from juanji.ops.elementwise import where
+from juanji.ops.math import abs, add, floor, greater_equal, less, less_equal, logical_and, mul, round
+from juanji.ops.movement import concat, expand_dims, getitem, pad_p, reshape, take
+from juanji.tensor import Tensor, composite
+
+# Padding.
+
+
+def edge_index(n: int, low: int, high: int) -> Array:
+    return np.arange(-low, n + high).clip(0, n - 1)
+
+
+def reflect_index(n: int, low: int, high: int) -> Array:
+    """To and fro over 0 … n − 1 without repeating the ends."""
+    period = 2 * (n - 1) or 1
+    place = np.arange(-low, n + high) % period
+    return np.minimum(place, period - place) if n > 1 else place
+
+
+PAD_INDEX = {"edge": edge_index, "reflect": reflect_index}
+
+
+def widths_of(x: Tensor, widths: Any) -> list[tuple[int, int]]:
+    """`widths` as (low, high) for each axis, by NumPy's rule."""
+    try:
+        full = np.broadcast_to(np.asarray(widths), (x.ndim, 2))
+    except ValueError:
+        full = np.array([[-1]])
+    if full.dtype.kind not in "iu" or full.min(initial=0) < 0:
+        raise ArgumentError(
+            "pad: bad widths",
+            received=f"widths={widths!r} for shape {x.shape}",
+            rule=f"an integer of at least 0, a pair (low, high), or {x.ndim} pairs",
+        )
+    return [(int(low), int(high)) for low, high in full]
+
+
+def pad(x: Any, widths: Any, mode: str = "constant", value: float = 0.0) -> Tensor:
+    """x with elements added at the ends of its axes, as `np.pad` (zero padding: 002 §4.1.3).
+
+    widths  how many: an integer, a pair (low, high) for all axes, or a pair for each axis, batch and channels included
+    mode    "constant": `value`; "reflect": mirrored at the last element without repeating it; "edge": the last element
+
+    Raises ArgumentError for negative widths or an unknown mode, ShapeError where there is nothing to repeat.
+    """
+    x = Tensor.of(x)
+    pairs = widths_of(x, widths)
+    if mode == "constant":
+        return constant_pad(x, pairs, value)
+    if mode not in PAD_INDEX:
+        raise ArgumentError("pad: unknown mode", received=repr(mode), rule='"constant", "reflect" or "edge"')
+    for axis, (low, high) in enumerate(pairs):
+        if low or high:
+            if not x.shape[axis]:
+                raise ShapeError(f"pad: axis {axis} has no element to repeat", received=f"shape {x.shape}")
+            x = take(x, PAD_INDEX[mode](x.shape[axis], low, high), axis)
+    return x
+
+
+def constant_pad(x: Tensor, pairs: list[tuple[int, int]], value: float) -> Tensor:
+    low, high = (tuple(ends) for ends in zip(*pairs, strict=True)) if pairs else ((), ())
+    y = pad_p(x, low=low, high=high, interior=(0,) * x.ndim)
+    if value == 0:
+        return y
+    inside = np.ones([n if any(pair) else 1 for n, pair in zip(x.shape, pairs, strict=True)], bool)
+    return where(np.pad(inside, pairs and [p if any(p) else (0, 0) for p in pairs]), y, value)
+
+
+# Resizing, one axis after the other.
+
+Scales = tuple[float, ...]
+
+
+def nearest(x: Tensor, axis: int, size: int, step: float, align_corners: bool) -> Tensor:
+    """The element at ⌊i·step⌋ for each i."""
+    place = np.floor(np.arange(size) * step).astype(np.int64)
+    return take(x, np.minimum(place, x.shape[axis] - 1), axis)
+
+
+def linear(x: Tensor, axis: int, size: int, step: float, align_corners: bool) -> Tensor:
+    """Between the elements around place i·step (corners aligned) or (i + ½)·step − ½ (pixel centres), not below 0."""
+    place = np.arange(size) * step if align_corners else (np.arange(size) + 0.5) * step - 0.5
+    low = np.minimum(np.maximum(place, 0).astype(np.int64), x.shape[axis] - 1)
+    share = (np.maximum(place, 0) - low).clip(0, 1).reshape(-1, *[1] * (x.ndim - 1 - axis))
+    high = np.minimum(low + 1, x.shape[axis] - 1)
+    return take(x, low, axis) * Tensor(1 - share, x.dtype) + take(x, high, axis) * Tensor(share, x.dtype)
+
+
+RESIZE = {"nearest": nearest, "bilinear": linear}
+
+
+def resize_examples(rng: np.random.Generator) -> Any:
+    options = {"mode": "bilinear", "align_corners": False}
+    yield (away(rng, 2, 3, 4, 2),), options | {"size": (5, 3), "steps": (3 / 5, 4 / 3)}
+    yield (away(rng, 1, 3, 1),), options | {"size": (5,), "steps": (2 / 4,), "align_corners": True}
+    yield (away(rng, 1, 2, 2, 3, 1),), options | {"size": (4, 1, 2), "steps": (0.5, 2, 1.5), "mode": "nearest"}
+
+
+@composite(resize_examples, name="resize")
+def resampled(x: Tensor, *, size: tuple[int, ...], steps: Scales, mode: str, align_corners: bool) -> Tensor:
+    for axis, (n, target, step) in enumerate(zip(x.shape[1:-1], size, steps, strict=True), 1):
+        if target != n or step != 1:
+            x = RESIZE[mode](x, axis, target, step, align_corners)
+    return x
+
+
+def resize(
+    x: Any, size: Any = None, *, scale: Any = None, mode: str = "nearest", align_corners: bool = False
+) -> Tensor:
+    """Images x (N, *X, C) of another size, over 1, 2 or 3 spatial axes, as PyTorch's `interpolate`.
+
+    size           the new sizes, an integer or one a spatial axis
+    scale          instead: ⌊X·scale⌋, a number or one a spatial axis
+    mode           "nearest", or "bilinear": between neighbours along every axis, in any rank
+    align_corners  with "bilinear": the outermost pixel centres stay in place; otherwise the outermost pixel edges do
+
+    Raises ArgumentError unless exactly one of size and scale is given and positive, and for an unknown mode; DTypeError
+    for whole numbers with "bilinear".
+    """
+    x = Tensor.of(x)
+    rank = spatial_rank("resize", x, "NHWC")
+    if mode not in RESIZE:
+        raise ArgumentError("resize: unknown mode", received=repr(mode), rule='"nearest" or "bilinear"')
+    if mode != "nearest":
+        floating("resize", x)
+    if (size is None) == (scale is None):
+        raise ArgumentError("resize: size or scale, one of them", received=f"size={size}, scale={scale}")
+    if min(x.shape[1:-1]) < 1:
+        raise ShapeError("resize: nothing to resize", received=f"shape {x.shape}")
+    scales = None if scale is None else scales_of(scale, rank)
+    if scales is not None:
+        size = [math.floor(n * s) for n, s in zip(x.shape[1:-1], scales, strict=True)]
+    target = per_axis("resize", "size", size, rank, least=1)
+    steps = tuple(
+        step_of(n, o, None if scales is None else scales[axis], align_corners and mode != "nearest")
+        for axis, (n, o) in enumerate(zip(x.shape[1:-1], target, strict=True))
+    )
+    return resampled(x, size=target, steps=steps, mode=mode, align_corners=align_corners)
+
+
+def scales_of(scale: Any, rank: int) -> Scales:
+    scales = tuple(float(s) for s in scale) if isinstance(scale, Sequence) else (float(scale),) * rank
+    if len(scales) != rank or not all(0 < s < math.inf for s in scales):
+        raise ArgumentError("resize: bad scale", received=f"scale={scale!r}", rule=f"above 0, one or {rank}")
+    return scales
+
+
+def step_of(n: int, size: int, scale: float | None, align_corners: bool) -> float:
+    """How far the source moves for one output element; a given scale is kept although the size is rounded."""
+    if align_corners:
+        return (n - 1) / (size - 1) if size > 1 else 0.0
+    return n / size if scale is None else 1 / scale
+
+
+# Sampling at fractional places.
+
+
+def sample(x: Tensor, places: Sequence[Tensor]) -> Tensor:
+    """x `(N, *X, C)` at fractional places, one tensor `(N, *Y)` of coordinates a spatial axis: `(N, *Y, C)`.
+
+    Linear between the 2^rank neighbours, Σ x[q]·Π max(0, 1 − |q − p|) (Dai et al. 2017, eq. 3–4), and zero outside.
+    """
+    corners = itertools.product(*(neighbours(p) for p in places))
+    terms = []
+    for corner in corners:
+        weight = functools.reduce(mul, (w for _, w in corner))
+        terms.append(pixels(x, [index for index, _ in corner]) * expand_dims(weight, -1))
+    return functools.reduce(add, terms)
+
+
+def neighbours(place: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The whole coordinates on either side of each place, with their weights."""
+    low = floor(place)
+    share = place - low
+    yield low, 1 - share
+    yield low + 1, share
+
+
+def pixels(x: Tensor, places: Sequence[Tensor]) -> Tensor:
+    """x `(N, *X, C)` at whole coordinates, floating tensors `(N, *Y)`: `(N, *Y, C)`, zero outside.
+
+    A row of zeros behind all pixels stands for everything outside, so that no NaN at the border leaks into it.
+    """
+    n, *sizes, c = x.shape
+    inside = [logical_and(greater_equal(p, 0), less(p, size)) for p, size in zip(places, sizes, strict=True)]
+    everywhere = functools.reduce(logical_and, inside)
+    first = np.arange(n).reshape(-1, *[1] * (places[0].ndim - 1))
+    index = Tensor(first)
+    for place, size, within in zip(places, sizes, inside, strict=True):
+        index = index * size + where(within, place, 0.0).astype("int64")
+    index = where(everywhere, index, n * math.prod(sizes))
+    table = concat([reshape(x, n * math.prod(sizes), c), Tensor(np.zeros((1, c)), x.dtype)])
+    return take(table, index)
+
+
+def inside_edges(place: Tensor, size: int, align_corners: bool) -> Tensor:
+    """Held at the outermost pixels, where the derivative is 0."""
+    low = where(less_equal(place, 0), 0.0, place)
+    return where(greater_equal(low, size - 1), float(size - 1), low)
+
+
+def reflected(place: Tensor, size: int, align_corners: bool) -> Tensor:
+    """Mirrored at the centres (corners aligned) or the outer edges of the outermost pixels, as often as it takes."""
+    start, span = (0.0, size - 1) if align_corners else (-0.5, size)
+    if not span:
+        return place * 0.0
+    distance = abs(place - start)
+    turns = floor(distance / span)
+    rest = distance - turns * span
+    odd = turns - floor(turns / 2) * 2
+    mirrored = rest + odd * (span - rest * 2) + start
+    return inside_edges(mirrored, size, align_corners)
+
+
+BORDERS: dict[str, Callable[[Tensor, int, bool], Tensor]] = {
+    "zeros": lambda place, size, align_corners: place,
+    "border": inside_edges,
+    "reflection": reflected,
+}
+SAMPLERS: dict[str, Callable[[Tensor, Sequence[Tensor]], Tensor]] = {
+    "bilinear": sample,
+    "nearest": lambda x, places: pixels(x, [round(p) for p in places]),
+}
+
+
+def grid_examples(rng: np.random.Generator) -> Any:
+    for mode, border, aligned, sizes in [
+        ("bilinear", "zeros", False, (4, 3)),
+        ("bilinear", "border", True, (4, 3)),
+        ("bilinear", "reflection", False, (3, 2, 4)),
+        ("nearest", "zeros", False, (4, 3)),
+    ]:
+        # Halfway between pixels and well clear of the kinks on them: odd quarters of a pixel.
+        quarters = [rng.integers(-3, 2 * n + 3, (2, 3, 2)) / 2 + 0.25 for n in sizes[::-1]]
+        ends = [n - 1 if aligned else n for n in sizes[::-1]]
+        shift = 0 if aligned else 0.5
+        grid = np.stack([(q + shift) * 2 / end - 1 for q, end in zip(quarters, ends, strict=True)], -1)
+        yield (away(rng, 2, *sizes, 2), grid), {"mode": mode, "padding_mode": border, "align_corners": aligned}
+
+
+@composite(grid_examples, name="grid_sample")
+def sampled(x: Tensor, grid: Tensor, *, mode: str, padding_mode: str, align_corners: bool) -> Tensor:
+    places = []
+    for axis, size in enumerate(x.shape[1:-1]):
+        coordinate = getitem(grid, (..., x.ndim - 3 - axis))
+        place = (coordinate + 1) * ((size - 1) / 2) if align_corners else ((coordinate + 1) * size - 1) * 0.5
+        places.append(BORDERS[padding_mode](place, size, align_corners))
+    return SAMPLERS[mode](x, places)
+
+
+def grid_sample(
+    x: Any, grid: Any, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool = False
+) -> Tensor:
+    """Images sampled where a grid says (Jaderberg et al. 2015), differentiable by image and grid, as PyTorch's.
+
+    x              (N, *X, C) over 1, 2 or 3 spatial axes
+    grid           (N, *Y, rank): x, y (and z) of each output element, −1 and 1 being the ends of the image
+    mode           "bilinear" (linear along every axis) or "nearest" (halves to even)
+    padding_mode   what lies outside: "zeros", "border" (the outermost pixel), "reflection"
+    align_corners  whether the ends are the centres of the outermost pixels, or their outer edges
+
+    Returns (N, *Y, C). Raises ShapeError for a grid of another shape, ArgumentError for an unknown mode, DTypeError for
+    mixed or whole-number dtypes.
+    """
+    x, grid = Tensor.of(x), Tensor.of(grid)
+    rank = spatial_rank("grid_sample", x, "NHWC")
+    floating("grid_sample", x, grid)
+    for argument, value, known in (("mode", mode, SAMPLERS), ("padding_mode", padding_mode, BORDERS)):
+        if value not in known:
+            raise ArgumentError(
+                f"grid_sample: unknown {argument}", received=repr(value), rule=f"one of {', '.join(known)}"
+            )
+    if grid.ndim != x.ndim or (grid.shape[0], grid.shape[-1]) != (x.shape[0], rank) or min(x.shape[1:-1]) < 1:
+        raise ShapeError(
+            "grid_sample: the grid does not belong to the images",
+            received=f"{letters(rank)} = {x.shape}, grid {grid.shape}",
+            rule=f"images of at least one pixel, a grid (N, *Y, {rank}) of {rank + 2} axes, the same N",
+        )
+    return sampled(x, grid, mode=mode, padding_mode=padding_mode, align_corners=align_corners)

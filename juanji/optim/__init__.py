@@ -1,0 +1,21 @@
+"""Optimisers, gradient clipping, learning-rate schedules and the stopping rule."""
+
+from juanji.optim import schedules
+from juanji.optim.adaptive import Adam, AdamW, RMSprop
+from juanji.optim.clipping import clip_grad_norm, clip_grad_value, grad_norm
+from juanji.optim.optimizer import Optimizer
+from juanji.optim.sgd import SGD
+from juanji.optim.stopping import StoppingRule
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "StoppingRule",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "grad_norm",
+    "schedules",
+]

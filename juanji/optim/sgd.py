@@ -1,0 +1,42 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from juanji.errors import ArgumentError
+from juanji.optim.optimizer import Optimizer, Slots, fraction
+from juanji.tensor import Stateful, Tensor
+
+
+class SGD(Optimizer):
+    """W ← W − α·∂J/∂W (003, the training algorithm), with momentum and weight decay as PyTorch has them:
+
+        g ← g + λ·p,   v ← μ·v + g,   p ← p − α·v   (Nesterov: p − α·(g + μ·v))
+
+    lr            α, the learning rate
+    momentum      μ in [0, 1)
+    nesterov      look ahead along the momentum; needs momentum
+    weight_decay  λ, for every parameter
+    """
+
+    def __init__(
+        self,
+        model: Stateful,
+        lr: float = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        fraction("SGD", momentum=momentum)
+        if nesterov and not momentum:
+            raise ArgumentError("SGD: Nesterov's step needs momentum", received="momentum=0", fix="momentum=0.9")
+        self.momentum, self.nesterov = momentum, nesterov
+        self.slots = ("velocity",) if momentum else ()
+        super().__init__(model, lr, weight_decay=weight_decay)
+
+    def step(self, p: Tensor, g: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
+        g = self.decayed(p, g)
+        if not self.momentum:
+            return p - self.rate(p) * g, {}
+        velocity = slots["velocity"] * self.momentum + g
+        direction = g + velocity * self.momentum if self.nesterov else velocity
+        return p - self.rate(p) * direction, {"velocity": velocity}

@@ -1,0 +1,68 @@
+"""Using a network: class probabilities, and how often it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from juanji.errors import DataError
+from juanji.graph import Array
+from juanji.nn.module import Module
+from juanji.ops import cross_entropy, softmax
+from juanji.tensor import Tensor
+
+BATCH = 256
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[Module]:
+    """`model` in evaluation mode; afterwards every module is in the mode it was in."""
+    modes = {module: module.training for module in model.modules().values()}
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def logits(model: Module, x: Array) -> Array:
+    """What the network says of images x (N, H, W, C), (N, classes), a batch at a time and in evaluation mode."""
+    if not len(x):
+        raise DataError("there is nothing to predict", received=f"images of shape {x.shape}", rule="at least one")
+    with evaluating(model):
+        return np.concatenate([np.asarray(model(Tensor(x[i : i + BATCH]))) for i in range(0, len(x), BATCH)])
+
+
+def predict(model: Module, x: Array) -> Array:
+    """The probabilities of the classes, (N, classes), of images x (N, H, W, C). Raises DataError for no images."""
+    return np.asarray(softmax(Tensor(logits(model, x))))
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Mean cross-entropy and the confusion matrix: row the true class, column the predicted one."""
+
+    loss: float
+    confusion: Array
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+    @property
+    def class_accuracy(self) -> list[float | None]:
+        """The part of each class that was recognised; None for a class without images."""
+        counts = self.confusion.sum(axis=1)
+        right = np.diag(self.confusion)
+        return [float(r / n) if n else None for r, n in zip(right, counts, strict=True)]
+
+
+def evaluate(model: Module, x: Array, y: Array) -> Evaluation:
+    """Compare what the network says of images x (N, H, W, C) with labels y (N,). Raises DataError for no images."""
+    scores = logits(model, x)
+    confusion = np.zeros((scores.shape[1], scores.shape[1]), np.int64)
+    np.add.at(confusion, (y, scores.argmax(axis=1)), 1)
+    return Evaluation(float(cross_entropy(Tensor(scores), Tensor(y))), confusion)

@@ -1,0 +1,167 @@
+"""The run folder: a trained network with everything that is needed to use it, to judge it and to make it again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from juanji import models
+from juanji.data import Dataset, Preprocessing, load
+from juanji.errors import DataError, JuanjiError
+from juanji.graph import Array
+from juanji.interop import load_weights, save_weights, write_atomically
+from juanji.nn.module import Module
+from juanji.train.evaluation import predict
+from juanji.train.loop import Epoch
+from juanji.train.recipe import Recipe
+
+WEIGHTS, CONFIG, HISTORY, METRICS = "model.safetensors", "config.json", "history.csv", "metrics.json"
+
+
+def new_folder(name: str, out: str | Path | None = None) -> Path:
+    """Make `out`, or the first free one of runs/NAME-1, runs/NAME-2, … Raises DataError where `out` is in use."""
+    if out is not None:
+        path = Path(out)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise DataError(
+                f"{path}: there is something already",
+                rule="a run never overwrites another",
+                fix="choose another folder, or move this one away",
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    for number in itertools.count(1):
+        path = Path("runs") / f"{name}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError  # count() has no end
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that was chosen: with the weights it rebuilds the network, without them it makes the run again."""
+
+    model: str
+    options: dict[str, Any]
+    data: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    recipe: Recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        from importlib import metadata
+
+        return {
+            "model": {"name": self.model, "options": self.options},
+            "data": self.data,
+            "classes": list(self.classes),
+            "preprocessing": asdict(self.preprocessing),
+            "training": self.recipe.to_dict(),
+            "versions": {
+                "juanji": metadata.version("juanji"),
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Config:
+        shown = values["preprocessing"]
+        return cls(
+            model=values["model"]["name"],
+            options=dict(values["model"]["options"]),
+            data=values["data"],
+            classes=tuple(values["classes"]),
+            preprocessing=Preprocessing(
+                (int(shown["size"][0]), int(shown["size"][1])),
+                int(shown["channels"]),
+                tuple(map(float, shown["mean"])),
+                tuple(map(float, shown["std"])),
+            ),
+            recipe=Recipe.from_dict(values["training"]),
+        )
+
+    def load_data(self) -> Dataset:
+        """The dataset, in the size that the network was trained with."""
+        return load(self.data, self.preprocessing.size[0])
+
+    def create(self) -> Module:
+        """The network with its initial weights."""
+        model: Module = models.create(self.model, seed=self.recipe.seed, **self.options)
+        return model
+
+
+def save_run(path: Path, config: Config, model: Module, history: Sequence[Epoch], metrics: dict[str, Any]) -> None:
+    """Write the four files of a run, each whole or not at all."""
+    save_weights(model, path / WEIGHTS, {"model": config.model, "classes": list(config.classes)})
+    write_json(path / CONFIG, config.to_dict())
+    rows = io.StringIO()
+    table = csv.writer(rows, lineterminator="\n")
+    table.writerow([field.name for field in fields(Epoch)])
+    table.writerows(asdict(row).values() for row in history)
+    write_atomically(path / HISTORY, rows.getvalue().encode())
+    write_json(path / METRICS, metrics)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder that was read: its network in evaluation mode, and what was chosen to train it."""
+
+    path: Path
+    config: Config
+    model: Module
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.config.classes
+
+    def predict(self, x: Array) -> Array:
+        """Probabilities (N, classes) of images x (N, H, W, C) in 0…1 of the run's size."""
+        return predict(self.model, self.config.preprocessing(x))
+
+
+def load_run(path: str | Path) -> Run:
+    """Read a run folder. Raises DataError or WeightsError, naming the file, for one that is missing or damaged."""
+    path = Path(path)
+    config = read_config(path / CONFIG)
+    try:
+        model = config.create()
+    except (JuanjiError, TypeError, ValueError) as error:
+        raise damaged(path / CONFIG, f"the model cannot be built: {error}") from None
+    load_weights(model, path / WEIGHTS)
+    return Run(path, config, model.eval())
+
+
+def read_config(path: Path) -> Config:
+    try:
+        return Config.from_dict(json.loads(path.read_text("utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{path.parent}: this is not a run folder",
+            received=f"no {path.name} in it",
+            fix="name a folder that `juanji train` made, such as runs/digits-lenet5-1",
+        ) from None
+    except (OSError, JuanjiError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def damaged(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"{path}: the file is damaged", received=reason, fix="train again, or restore the file from a copy"
+    )

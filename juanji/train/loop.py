@@ -1,0 +1,175 @@
+"""The training loop, the algorithm of 003: initialise; for each epoch and batch go forward, take the loss, go backward,
+update; stop when the change falls under ε."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from juanji.autodiff import value_and_grad
+from juanji.data import Dataset, Preprocessing, batches
+from juanji.errors import ShapeError
+from juanji.graph import Array
+from juanji.nn.module import Module
+from juanji.optim import Optimizer, StoppingRule
+from juanji.tensor import Cell, Tensor, trace
+from juanji.train.diagnosis import diagnose, is_finite
+from juanji.train.evaluation import evaluate
+from juanji.train.recipe import Recipe
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update: the epoch and the step in it, both from 1, the steps of an epoch, and the batch's results."""
+
+    epoch: int
+    number: int
+    of: int
+    images: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of the history. Training figures are means over the epoch's batches, changes of the images and smoothing of
+    the labels included; test figures are those after the epoch, without either; None where there are no test images."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float | None
+    test_accuracy: float | None
+    lr: float
+    seconds: float
+
+
+class Trainer:
+    """A network, its optimiser and its loss, one step at a time.
+
+    loss  of (logits, labels) to a scalar
+    """
+
+    def __init__(self, model: Module, optimizer: Optimizer, loss: Loss) -> None:
+        self.model, self.loss = model, loss
+        self.optimizer: Any = optimizer  # whose learning rate is a cell, read as a tensor and written as a number
+
+    def step(self, x: Array, y: Array, place: str = "") -> tuple[float, float]:
+        """Forward, loss, backward, update. Returns the loss and the accuracy before the update.
+
+        x (N, H, W, C), y (N,). Where the loss or a gradient is not finite, nothing changes and NonFiniteError says in
+        which layer that began; `place` is put in its text.
+        """
+        images, labels = Tensor(x), Tensor(y)
+
+        def objective(model: Module) -> tuple[Tensor, Tensor]:
+            logits = model(images)
+            return self.loss(logits, labels), logits
+
+        before = snapshot(self.model)
+        (loss, logits), grads = value_and_grad(objective, has_aux=True)(self.model)
+        if not all(map(is_finite, (loss, *grads.values()))):
+            restore(before)
+            try:
+                raise diagnose(self.model, objective, images, grads, place, float(self.optimizer.lr))
+            finally:
+                restore(before)
+        self.optimizer.update(self.model, grads)
+        return float(loss), float(np.mean(logits.array.argmax(axis=-1) == y))
+
+
+def snapshot(model: Module) -> dict[Cell, Tensor]:
+    """All state of the model. Tensors never change, so nothing is copied."""
+    return {cell: cell.read() for cell in model.cells().values()}
+
+
+def restore(values: dict[Cell, Tensor]) -> None:
+    for cell, value in values.items():
+        cell.write(value)
+
+
+def fit(
+    model: Module,
+    dataset: Dataset,
+    recipe: Recipe | None = None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Iterator[Epoch]:
+    """Train `model` on `dataset` as `recipe` says: an iterator over the epochs, trained as it is walked::
+
+        for row in fit(model, jj.data.digits()):
+            print(row.epoch, row.test_accuracy)
+
+    on_step  called after each update
+
+    The same recipe gives the same bits. Raises ShapeError for a model with other outputs than the dataset has classes,
+    NonFiniteError where the loss or a gradient is NaN or infinite.
+    """
+    recipe, preprocessing = recipe or Recipe(), preprocessing or Preprocessing.of(dataset.train)
+    check_classes(model, dataset, preprocessing)
+    steps = -(-len(dataset.train) // recipe.batch)
+    schedule = recipe.make_schedule(recipe.epochs * steps)
+    trainer = Trainer(model, recipe.make_optimizer(model), recipe.make_loss())
+    return epochs(trainer, dataset, recipe, preprocessing, schedule, on_step)
+
+
+def epochs(
+    trainer: Trainer,
+    dataset: Dataset,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    schedule: Callable[[int], float],
+    on_step: Callable[[Step], None],
+) -> Iterator[Epoch]:
+    stop = StoppingRule(recipe.stop_epsilon) if recipe.stop_epsilon else None
+    steps = -(-len(dataset.train) // recipe.batch)
+    for epoch in range(1, recipe.epochs + 1):
+        start, seen = time.perf_counter(), np.zeros(3)
+        order = batches(dataset.train, recipe.batch, seed=recipe.seed, epoch=epoch, change=recipe.jitter)
+        for number, (x, y) in enumerate(order, 1):
+            trainer.optimizer.lr = schedule((epoch - 1) * steps + number - 1)
+            place = f"step {(epoch - 1) * steps + number} (epoch {epoch}, batch {number} of {steps})"
+            trainer.model.train()
+            loss, accuracy = trainer.step(preprocessing(x), y, place)
+            seen += len(y) * np.array([1, loss, accuracy])
+            on_step(Step(epoch, number, steps, len(y), loss, accuracy))
+        test_loss, test_accuracy = tested(trainer.model, dataset, preprocessing)
+        yield Epoch(
+            epoch,
+            float(seen[1] / seen[0]),
+            float(seen[2] / seen[0]),
+            test_loss,
+            test_accuracy,
+            float(trainer.optimizer.lr),
+            time.perf_counter() - start,
+        )
+        # 003's rule, on the parameters: between epochs they move by the sum of all gradients times the learning rate.
+        if stop and stop(trainer.model.parameters()):
+            return
+
+
+def tested(model: Module, dataset: Dataset, preprocessing: Preprocessing) -> tuple[float | None, float | None]:
+    if not len(dataset.test):
+        return None, None
+    result = evaluate(model, preprocessing(dataset.test.x), dataset.test.y)
+    return result.loss, result.accuracy
+
+
+def check_classes(model: Module, dataset: Dataset, preprocessing: Preprocessing) -> None:
+    """Raise ShapeError unless the model takes the dataset's images and gives one number for each class."""
+    output = trace(model.eval(), Tensor.spec((1, *preprocessing.size, preprocessing.channels))).outputs
+    model.train()
+    if output.shape != (1, len(dataset.classes)):
+        raise ShapeError(
+            "training: the model's output does not fit the dataset",
+            received=f"output {output.shape} for one image",
+            rule=f"(1, {len(dataset.classes)}): a number for each of the {len(dataset.classes)} classes",
+            fix=f"create the model with classes={len(dataset.classes)}",
+        )

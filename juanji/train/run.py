@@ -1,0 +1,103 @@
+"""A training run from beginning to end: data, network, training, and a folder that is usable after every epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from juanji import data
+from juanji.data import Dataset, Preprocessing
+from juanji.nn.module import Module
+from juanji.train.folder import Config, new_folder, save_run
+from juanji.train.loop import Epoch, Step, fit, restore, snapshot
+from juanji.train.recipe import Recipe
+
+
+@dataclass(eq=False)
+class Session:
+    """A run that is going on: `Session.start(...)`, then `session.train()`."""
+
+    path: Path
+    config: Config
+    dataset: Dataset
+    model: Module
+    history: list[Epoch] = field(default_factory=list)
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    @classmethod
+    def start(
+        cls,
+        data_name: str,
+        model_name: str,
+        recipe: Recipe,
+        out: str | Path | None = None,
+        size: int | None = None,
+    ) -> Session:
+        """Load the data, create the network, and make the run folder, once nothing can be wrong any more.
+
+        size  height and width of the images, the dataset's own by default
+        """
+        dataset = data.load(data_name, size)
+        height, width, channels = dataset.shape
+        options = {
+            "classes": len(dataset.classes),
+            "in_channels": channels,
+            "input_size": [height, width],
+        }
+        preprocessing = Preprocessing.of(dataset.train)
+        config = Config(model_name, options, dataset.name, dataset.classes, preprocessing, recipe)
+        model = config.create()
+        return cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model)
+
+    def train(
+        self,
+        on_step: Callable[[Step], None] = lambda step: None,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> None:
+        """Train to the end, or until Ctrl-C, which leaves the state after the last whole epoch in the folder.
+
+        The folder is written at the start and after every epoch. KeyboardInterrupt is passed on.
+        """
+        begin = time.perf_counter()
+        saved = snapshot(self.model)
+        try:
+            self.save()
+            for epoch in fit(
+                self.model,
+                self.dataset,
+                self.config.recipe,
+                preprocessing=self.config.preprocessing,
+                on_step=on_step,
+            ):
+                saved = snapshot(self.model)
+                self.history.append(epoch)
+                self.seconds = time.perf_counter() - begin
+                self.save()
+                on_epoch(epoch)
+        except BaseException:
+            # Whatever stopped it: the last state that was whole, with files that belong together.
+            restore(saved)
+            self.interrupted = True
+            self.save()
+            raise
+
+    def save(self) -> None:
+        save_run(self.path, self.config, self.model, self.history, self.metrics())
+
+    def metrics(self) -> dict[str, Any]:
+        last = self.history[-1] if self.history else None
+        return {
+            "test_accuracy": last and last.test_accuracy,
+            "test_loss": last and last.test_loss,
+            "train_accuracy": last and last.train_accuracy,
+            "train_loss": last and last.train_loss,
+            "train_seconds": self.seconds,
+            "epochs": len(self.history),
+            "parameters": sum(tensor.size for tensor in self.model.parameters().values()),
+            "seed": self.config.recipe.seed,
+            "interrupted": self.interrupted,
+        }

@@ -1,0 +1,241 @@
+"""The command line: every command, what it prints, and how it fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import juanji as jj
+from juanji.cli import COMMANDS, app, main
+from juanji.cli.models import ABOUT
+from juanji.data import digits
+from juanji.train import load_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short training run: its folder, and what the command printed."""
+    path = tmp_path_factory.mktemp("cli") / "run"
+    result = CliRunner().invoke(app, ["train", "digits", "--epochs", "2", "--out", str(path)])
+    assert result.exit_code == 0, result.output
+    return path, result.output
+
+
+@pytest.fixture
+def digit(tmp_path):
+    """An image file of a test digit, 90×60 and in colour, and which it is."""
+    test = digits().test
+    pixels = (test.x[0, ..., 0] * 255).astype(np.uint8)
+    Image.fromarray(pixels).resize((60, 90)).convert("RGB").save(tmp_path / "digit.png")
+    return tmp_path / "digit.png", int(test.y[0])
+
+
+def call(capsys, *arguments):
+    """Exit code, output and error output of `juanji ARGUMENTS`."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return (ended.value.code, *capsys.readouterr())
+
+
+def test_training_prints_summary_epochs_and_result(run):
+    path, output = run
+    assert "conv1" in output
+    assert "61,706" in output
+    assert "1201 images to train on, 596 to test on" in output
+    assert "epoch 1/2  train loss" in output
+    assert f"after 2 epochs in {load(path)['train_seconds']:.1f} s; saved in {path}" in output
+    assert f"test accuracy {load(path)['test_accuracy']:.2%}" in output
+    assert load(path)["parameters"] == 61706
+    assert load(path)["test_accuracy"] > 0.6
+
+
+def load(path):
+    return json.loads((path / "metrics.json").read_text())
+
+
+def test_quiet_prints_one_line(capsys, tmp_path):
+    arguments = ["train", "digits", "--model", "perceptron", "--epochs", "1", "--seed", "2", "--quiet"]
+    code, output, _ = call(capsys, *arguments, "--out", tmp_path / "quiet")
+    assert code == 0
+    assert output.startswith("test accuracy")
+    assert output.count("\n") == 1
+
+
+def test_the_same_seed_gives_the_same_file(capsys, tmp_path):
+    for name in "ab":
+        arguments = ["train", "digits", "--epochs", "1", "--seed", "5", "--quiet", "--out", tmp_path / name]
+        assert call(capsys, *arguments)[0] == 0
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
+    assert a == b
+
+
+def test_another_size_for_the_network_of_1998(capsys, tmp_path):
+    arguments = ["train", "digits", "--model", "lenet5_1998", "--epochs", "1", "--quiet", "--out", tmp_path / "r"]
+    code, _, errors = call(capsys, *arguments)
+    assert code == 2
+    assert "32×32" in errors
+    assert not (tmp_path / "r").exists()
+    assert call(capsys, *arguments, "--size", "32")[0] == 0
+    code, output, _ = call(capsys, "evaluate", tmp_path / "r", "--json")
+    assert json.loads(output)["accuracy"] == load(tmp_path / "r")["test_accuracy"]
+
+
+def test_evaluate(run, capsys):
+    code, output, _ = call(capsys, "evaluate", run[0])
+    assert code == 0
+    assert output.startswith(f"accuracy {load(run[0])['test_accuracy']:.2%}")
+    assert "true \\ predicted" in output
+    code, output, _ = call(capsys, "evaluate", run[0], "--json")
+    values = json.loads(output)
+    assert values["accuracy"] == load(run[0])["test_accuracy"]
+    assert values["loss"] == load(run[0])["test_loss"]
+    assert np.sum(values["confusion"]) == values["images"] == 596
+    assert list(values["class_accuracy"]) == list("0123456789")
+
+
+def test_predict(run, digit, capsys):
+    path, truth = digit
+    code, output, errors = call(capsys, "predict", run[0], path, path, "--top", "2")
+    assert (code, errors) == (0, "")
+    assert output.count(f"{path}: ") == 2
+    assert output.count("%") == 4
+    code, output, _ = call(capsys, "predict", run[0], path, "--json")
+    (result,) = json.loads(output)
+    assert result["image"] == str(path)
+    assert len(result["predictions"]) == 3
+    best = result["predictions"][0]
+    assert (best["class"], 0 < best["probability"] <= 1) == (str(truth), True)
+
+
+def test_dark_on_light_is_told_and_can_be_inverted(run, digit, capsys, tmp_path):
+    path, truth = digit
+    paper = tmp_path / "paper.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(paper)
+    code, _, errors = call(capsys, "predict", run[0], paper)
+    assert code == 0
+    assert "paper.png: this image is mostly light" in errors
+    assert "--invert swaps dark and light" in errors
+    _, output, errors = call(capsys, "predict", run[0], paper, "--invert", "--json")
+    assert errors == ""
+    assert json.loads(output)[0]["predictions"][0]["class"] == str(truth)
+
+
+def test_summary(capsys):
+    code, output, _ = call(capsys, "summary", "lenet5", "--input", "32,32,3", "--classes", "7")
+    assert code == 0
+    assert "conv1" in output
+    assert "fc3" in output
+    code, output, _ = call(capsys, "summary", "cnn_small", "--input", "32x32x3", "--json")
+    assert code == 0
+    assert "56442" in json.dumps(json.loads(output))
+
+
+def test_models(capsys):
+    code, output, _ = call(capsys, "models")
+    assert code == 0
+    assert [line.split()[0] for line in output.splitlines()] == jj.models.list()
+    assert set(ABOUT) == set(jj.models.list())
+    assert "61,706 parameters" in output
+
+
+def test_filter(capsys, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (8, 6, 4), np.uint8)
+    Image.fromarray(x).save(tmp_path / "x.png")
+    for kernel in ("identity", "sharpen", "blur", "gaussian", "mean", "edges", "sobel"):
+        out = tmp_path / f"{kernel}.png"
+        code, output, _ = call(capsys, "filter", tmp_path / "x.png", "--kernel", kernel, "-o", out)
+        assert code == 0
+        assert f"{kernel} of" in output
+        written = np.asarray(Image.open(out))
+        assert written.shape == x.shape
+        assert (written[..., 3] == x[..., 3]).all()
+        assert (written == x).all() == (kernel == "identity")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["train", "digit"], r"juanji: there is no dataset named 'digit'"),
+        (["train", "digits", "--model", "lenet"], r"did you mean 'lenet5'"),
+        (["train", "digits", "--optimizer", "sdg"], r"did you mean sgd"),
+        (["train", "digits", "--epochs", "0"], r"training: bad epochs"),
+        (["train", "digits", "--size", "3"], r"digits: bad size"),
+        (["evaluate", "nowhere"], r"nowhere: this is not a run folder"),
+        (["predict", "nowhere", "x.png"], r"nowhere: this is not a run folder"),
+        (["summary", "lenet6"], r"did you mean 'lenet5'"),
+        (["summary", "lenet5", "--input", "32,32"], r"summary: bad --input"),
+        (["summary", "lenet5", "--input", "2,2,1"], r"lenet5"),
+        (["filter", "gone.png", "--kernel", "blur", "-o", "x.png"], r"gone.png: there is no such image file"),
+    ],
+)
+def test_mistakes_are_told_plainly(arguments, text, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = call(capsys, *arguments)
+    assert code == 2
+    assert text in errors
+    assert "Traceback" not in errors + output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_truncated_image_is_named(run, digit, capsys):
+    path, _ = digit
+    path.write_bytes(path.read_bytes()[:200])
+    code, _, errors = call(capsys, "predict", run[0], path)
+    assert code == 2
+    assert f"juanji: {path}: the image cannot be read" in errors
+    code, _, errors = call(capsys, "filter", path, "--kernel", "blr", "-o", path)
+    assert code == 2
+
+
+def test_unknown_kernels_give_the_nearest(digit, capsys, tmp_path):
+    code, _, errors = call(capsys, "filter", digit[0], "--kernel", "sharp", "-o", tmp_path / "o.png")
+    assert (code, "did you mean sharpen" in errors) == (2, True)
+
+
+def test_debug_shows_where(capsys):
+    with pytest.raises(jj.errors.UnknownNameError):
+        main(["--debug", "train", "digit"])
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_is_worth_reading(command, capsys):
+    code, output, _ = call(capsys, *command, "--help")
+    assert code == 0
+    if not command:
+        assert all(name in output for name in COMMANDS)
+    elif command != ["models"]:
+        assert "Example" in output
+        assert "Options:" in output
+
+
+def test_version_and_module():
+    result = subprocess.run(
+        [sys.executable, "-m", "juanji", "--version"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.startswith("juanji ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process")
+def test_ctrl_c_ends_cleanly_with_what_is_saved(tmp_path):
+    command = [sys.executable, "-m", "juanji", "train", "digits", "--model", "perceptron", "--epochs", "1000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True)
+    path, limit = tmp_path / "runs" / "digits-perceptron-1", time.monotonic() + 60
+    while not (path / "history.csv").exists() or len((path / "history.csv").read_text().splitlines()) < 3:
+        assert time.monotonic() < limit
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == ""
+    metrics = load(path)
+    assert output.splitlines()[-1].startswith(f"interrupted: the network after epoch {metrics['epochs']} is saved in")
+    assert metrics["interrupted"]
+    assert load_run(path).predict(digits().test.x[:1]).shape == (1, 10)

@@ -1,0 +1,274 @@
+"""Modules: state by name, paths, containers, initialisers, modes, pickling."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import juanji as jj
+from juanji import nn
+from juanji.errors import ArgumentError, ShapeError, UnknownNameError, WeightsError
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(
+        {
+            "conv": nn.Conv2d(2, 4, 3, padding="same"),
+            "bn": nn.BatchNorm2d(4),
+            "relu": nn.ReLU(),
+            "drop": nn.Dropout(0.5),
+            "flat": nn.Flatten(),
+            "fc": nn.Linear(64, 3),
+        }
+    )
+
+
+IMAGES = np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype("float32")
+
+
+def test_names_are_torchvisions():
+    assert list(small().state_dict()) == [
+        "conv.weight",
+        "conv.bias",
+        "bn.weight",
+        "bn.bias",
+        "bn.running_mean",
+        "bn.running_var",
+        "bn.num_batches_tracked",
+        "fc.weight",
+        "fc.bias",
+    ]
+    assert list(small().parameters()) == [
+        "conv.weight", "conv.bias", "bn.weight", "bn.bias", "fc.weight", "fc.bias",
+    ]  # fmt: skip
+
+
+def test_train_and_eval_reach_every_module():
+    model = small()
+    assert all(module.training for module in model.modules().values())
+    assert model.eval() is model
+    assert not any(module.training for module in model.modules().values())
+    assert model.train().training
+
+
+def test_batch_norm_moves_statistics_in_training_only():
+    layer = nn.BatchNorm2d(2)
+    x = jj.Tensor(IMAGES)
+    y = np.asarray(layer(x))
+    np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(layer.running_mean, 0.1 * IMAGES.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(layer.running_var, 0.9 + 0.1 * IMAGES.var((0, 1, 2), ddof=1), rtol=1e-5)
+    before = np.asarray(layer.running_mean).copy()
+    layer.eval()(x)
+    np.testing.assert_array_equal(before, layer.running_mean)
+    assert int(layer.num_batches_tracked) == 1
+
+
+def test_biased_running_variance_is_the_notes():
+    layer = nn.BatchNorm2d(2, momentum=1.0, unbiased=False)
+    layer(jj.Tensor(IMAGES))
+    np.testing.assert_allclose(layer.running_var, IMAGES.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_batch_norm_without_running_statistics():
+    layer = nn.BatchNorm2d(2, track_running_stats=False, affine=False).eval()
+    assert not layer.cells()
+    np.testing.assert_allclose(np.asarray(layer(IMAGES)).mean((0, 1, 2)), 0, atol=1e-6)
+
+
+def test_batch_norm_inside_a_gradient_moves_statistics_once():
+    layer = nn.BatchNorm2d(2)
+    jj.value_and_grad(lambda m, x: m(x).sum())(layer, jj.Tensor(IMAGES))
+    assert int(layer.num_batches_tracked) == 1
+
+
+def test_dropout_is_its_own_stream():
+    model = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5))
+    model.initialise(3)
+    x = jj.Tensor(np.ones((64, 64), "float32"))
+    first, second = np.asarray(model[0](x)), np.asarray(model[0](x))
+    other = np.asarray(model[1](x))
+    assert set(np.unique(first)) == {0.0, 2.0}
+    assert (first != second).any()
+    assert (first != other).any()
+    model.initialise(3)
+    np.testing.assert_array_equal(first, model[0](x))
+    np.testing.assert_array_equal(model.eval()(x), x)
+
+
+def test_dropout2d_drops_channels():
+    y = np.asarray(nn.Dropout2d(0.5)(np.ones((4, 3, 3, 8), "float32")))
+    assert {len(np.unique(y[n, ..., c])) for n in range(4) for c in range(8)} == {1}
+    assert set(np.unique(y)) == {0.0, 2.0}
+
+
+def test_traced_dropout_draws_anew():
+    layer = nn.Dropout(0.5)
+    graph = jj.trace(layer, jj.Tensor.spec((100,)))
+    ones = jj.Tensor(np.ones(100, "float32"))
+    assert (np.asarray(graph(ones)) != np.asarray(graph(ones))).any()
+
+
+def test_save_and_restore():
+    one, two = small(), small()
+    one.initialise(1)
+    one(jj.Tensor(IMAGES))
+    two.load_state_dict({name: np.asarray(value) for name, value in one.state_dict().items()})
+    np.testing.assert_array_equal(one.eval()(IMAGES), two.eval()(IMAGES))
+
+
+def test_strict_loading_lists_everything_at_once():
+    model = small()
+    values = {name: np.asarray(value) for name, value in model.state_dict().items()}
+    del values["conv.bias"]
+    values["head.weight"] = np.zeros((2, 2))
+    values["fc.weight"] = np.zeros((3, 5), "float32")
+    values["bn.weight"] = values["bn.weight"] + 1
+    with pytest.raises(WeightsError) as error:
+        model.load_state_dict(values)
+    for part in ("missing conv.bias (4,)", "unknown head.weight (2, 2)", "misshapen fc.weight (3, 5)", "(3, 64)"):
+        assert part in str(error.value)
+    assert float(model.bn.weight[0]) == 1, "nothing is changed unless everything fits"
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_are_equal_and_independent(clone):
+    model = small()
+    model.initialise(4)
+    twin = clone(model)
+    np.testing.assert_array_equal(model.eval()(IMAGES), twin.eval()(IMAGES))
+    twin.fc.bias = twin.fc.bias + 1
+    assert (np.asarray(model(IMAGES)) != np.asarray(twin(IMAGES))).any()
+
+
+def test_seeds():
+    one, two, three = small(), small(), small()
+    one.initialise(7)
+    two.initialise(7)
+    three.initialise(8)
+    np.testing.assert_array_equal(one.fc.weight, two.fc.weight)
+    assert (np.asarray(one.fc.weight) != np.asarray(three.fc.weight)).any()
+
+
+def test_equal_layers_begin_differently():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model.initialise()
+    assert (np.asarray(model[0].weight) != np.asarray(model[1].weight)).any()
+
+
+def test_astype_converts_floats_only():
+    model = small().astype("float64")
+    assert model.conv.weight.dtype == "float64"
+    assert model.bn.num_batches_tracked.dtype == "int64"
+    assert model(IMAGES.astype("float64")).dtype == "float64"
+
+
+def test_sequential():
+    one, two, three = nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)
+    model = nn.Sequential(one, two, three)
+    assert len(model) == 3
+    assert list(model) == [one, two, three]
+    assert model[0] is one
+    assert model[-1] is three
+    assert model["1"] is two
+    assert list(model[1:]) == [two, three]
+    assert list(nn.Sequential([("a", one), ("b", two)]).items()) == [("a", one), ("b", two)]
+    assert list(model.append(nn.Tanh()).parameters()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert isinstance(model[3], nn.Tanh)
+
+
+def test_container_errors():
+    with pytest.raises(ArgumentError, match=r"Sequential: not a module\n  received  1: <function"):
+        nn.Sequential(nn.ReLU(), lambda x: x)
+    with pytest.raises(ArgumentError, match=r"(?s)this name cannot be used.*'forward'"):
+        nn.Sequential({"forward": nn.ReLU()})
+    with pytest.raises(ArgumentError, match=r"(?s)this name cannot be used.*'a.b'.*no full stop"):
+        nn.Sequential({"a.b": nn.ReLU()})
+    with pytest.raises(UnknownNameError, match="Sequential holds no 'x'"):
+        nn.Sequential(nn.ReLU())["x"]
+    with pytest.raises(IndexError, match="there is no module 1: Sequential holds 1"):
+        nn.Sequential(nn.ReLU())[1]
+
+
+class Blocks(nn.Module):
+    def __init__(self):
+        self.blocks = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+        self.heads = nn.ModuleDict({"a": nn.Linear(2, 1)})
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.heads["a"](x)
+
+
+def test_modules_in_lists_have_full_paths():
+    model = Blocks()
+    graph = jj.trace(model, jj.Tensor.spec((1, 2)))
+    assert [scope.path for scope in graph.scopes] == ["blocks.0", "blocks.1", "heads.a", ""]
+    assert {cell.path for cell in graph.cells} == set(model.cells())
+    assert list(model.blocks[:1]) == [model.blocks[0]]
+    assert model.blocks[0].name == "blocks.0"
+
+
+def test_plain_lists_of_modules_are_refused():
+    with pytest.raises(ArgumentError, match=r"(?s)a list hides the modules.*ModuleList"):
+        nn.ReLU().layers = [nn.Linear(2, 2)]
+
+
+def test_print_shows_the_tree():
+    assert repr(nn.Sequential(nn.Conv2d(1, 6, 5, padding=2, bias=False), nn.MaxPool2d(2, 1))) == (
+        "Sequential(\n  0: Conv2d(1, 6, 5, padding=2, bias=False)\n  1: MaxPool2d(2, stride=1)\n)"
+    )
+    assert str(small()).startswith("Sequential(\n  conv: Conv2d")
+
+
+def test_errors_name_the_layer():
+    model = nn.Sequential({"features": nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))})
+    with pytest.raises(ShapeError, match=r"at        features\.1 \(Conv2d\(8, 8, 3\)\)"):
+        model(np.zeros((1, 4, 3, 3), "float32"))
+
+
+def test_traced_equals_eager():
+    model = small().eval()
+    graph = jj.trace(model, jj.Tensor.spec(IMAGES.shape))
+    np.testing.assert_array_equal(graph(jj.Tensor(IMAGES)), model(IMAGES))
+
+
+# Initialisers
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "std", "low"),
+    [
+        ("kaiming_uniform", (3, 3, 16, 32), 1 / np.sqrt(3 * 144), -1 / np.sqrt(144)),
+        ("kaiming_uniform", (64, 100), 1 / np.sqrt(300), -0.1),
+        ("kaiming_normal", (3, 3, 16, 32), np.sqrt(2 / 144), None),
+        ("xavier_uniform", (64, 100), np.sqrt(2 / 164), -np.sqrt(6 / 164)),
+        ("xavier_normal", (64, 100), np.sqrt(2 / 164), None),
+    ],
+)
+def test_initialisers_have_the_spread_they_promise(name, shape, std, low):
+    values = getattr(nn.init, name)(jj.random.state(0, name), shape, np.dtype("float64"))
+    assert values.shape == shape
+    assert abs(values.std() / std - 1) < 0.05
+    if low is not None:
+        assert low <= values.min() < 0.97 * low
+        assert 0.97 * -low < values.max() <= -low
+
+
+def test_grouped_convolutions_count_the_inputs_of_their_group():
+    layer = nn.Conv2d(32, 64, 3, groups=8)
+    assert layer.weight.shape == (3, 3, 4, 64)
+    bound = 1 / np.sqrt(36)
+    assert 0.95 * bound < np.abs(np.asarray(layer.weight)).max() <= bound
+    assert np.abs(np.asarray(layer.bias)).max() <= bound
+
+
+def test_constants():
+    dtype = np.dtype("float32")
+    state = jj.random.state(0)
+    np.testing.assert_array_equal(nn.init.zeros(state, (2,), dtype), [0, 0])
+    np.testing.assert_array_equal(nn.init.ones(state, (2,), dtype), [1, 1])
+    np.testing.assert_array_equal(nn.init.constant(state, (2,), dtype, value=3), [3, 3])
+    np.testing.assert_allclose(nn.init.normal(state, (9999,), dtype, mean=2.0, std=0.5).mean(), 2, atol=0.02)

@@ -1,0 +1,36 @@
+"""What importing the package brings along, and the shape of the house."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import juanji as jj
+
+HEAVY = ("PIL", "typer", "rich", "safetensors", "matplotlib", "scipy", "torch", "onnx", "llvmlite")
+ROOT = Path(jj.__file__).parent
+
+
+def test_import_loads_numpy_and_nothing_heavy():
+    code = f"import sys, juanji; print([name for name in {HEAVY} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_one_thing_has_one_name():
+    for name in ("exp", "log", "tanh", "conv", "relu", "matmul", "sum", "where"):
+        assert getattr(jj, name) is getattr(jj.ops, name)
+
+
+def test_no_function_is_private_to_linux():
+    """Nothing that only Linux has: no module of POSIX alone is imported anywhere."""
+    posix = {"fcntl", "resource", "pwd", "grp", "termios", "posix"}
+    for path in ROOT.rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert not imported & posix, path
+
+
+def test_every_file_says_what_it_is_for():
+    for path in ROOT.rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} has no first line"

@@ -1,0 +1,374 @@
+"""The training loop, its rules for stopping, what it says of NaN, and the run folder."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from juanji import ops
+from juanji.data import Dataset, Images, Jitter, Preprocessing
+from juanji.errors import ArgumentError, DataError, NonFiniteError, ShapeError, UnknownNameError, WeightsError
+from juanji.nn.module import Module
+from juanji.ops import cross_entropy
+from juanji.optim import SGD
+from juanji.tensor import Cell, Tensor
+from juanji.train import Recipe, Session, Trainer, evaluate, fit, load_run, predict
+
+
+def uniform(state, shape, dtype):
+    return np.random.default_rng(int(state[0])).uniform(-0.3, 0.3, shape)
+
+
+class Dense(Module):
+    def __init__(self, inputs, outputs):
+        self.weight = Cell((inputs, outputs), uniform)
+        self.bias = Cell((outputs,), lambda state, shape, dtype: np.zeros(shape))
+
+    def forward(self, x):
+        return ops.matmul(x, self.weight) + self.bias
+
+
+class Scale(Module):
+    """Divides by a running size, a buffer that every training call writes."""
+
+    def __init__(self):
+        self.size = Cell((), lambda state, shape, dtype: np.ones(shape), kind="buffer")
+
+    def forward(self, x):
+        if self.training:
+            self.size = self.size * 0.9 + ops.stop_gradient(ops.abs(x).mean()) * 0.1
+        return x / self.size
+
+
+class Net(Module):
+    def __init__(self, classes=2):
+        self.scale = Scale()
+        self.hidden = Dense(16, 32)
+        self.out = Dense(32, classes)
+
+    def forward(self, x):
+        return self.out(ops.relu(self.hidden(self.scale(x.reshape(x.shape[0], -1)))))
+
+
+def bars(n=40):
+    """Upright bars against lying ones, 4×4."""
+    x, y = np.zeros((n, 4, 4, 1), np.float32), np.arange(n) % 2
+    for i in range(n):
+        x[i, i // 2 % 4 if y[i] else slice(None), slice(None) if y[i] else i // 2 % 4] = 1
+    return Images(x, y)
+
+
+DATA = Dataset("bars", bars(), bars(13), ("upright", "lying"))
+RECIPE = Recipe(epochs=16, batch=4, jitter=Jitter(), label_smoothing=0.0, lr=0.03)
+
+
+def bits(model):
+    return {name: np.asarray(x).tobytes() for name, x in model.state_dict().items()}
+
+
+def test_the_loss_falls_and_the_bars_are_learnt():
+    steps = []
+    rows = list(fit(Net(), DATA, RECIPE, on_step=steps.append))
+    assert rows[-1].train_loss < 0.2 * rows[0].train_loss
+    assert rows[-1].test_accuracy == 1
+    assert [row.epoch for row in rows] == list(range(1, 17))
+    assert len(steps) == 160
+    assert (steps[-1].epoch, steps[-1].number, steps[-1].of, steps[-1].images) == (16, 10, 10, 4)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    def train(seed):
+        model = Net()
+        model.initialise(seed)
+        recipe = Recipe(epochs=2, batch=7, seed=seed)
+        rows = list(fit(model, DATA, recipe))
+        return bits(model), [(row.train_loss, row.test_loss) for row in rows]
+
+    assert train(3) == train(3)
+    assert train(3) != train(4)
+
+
+def test_the_model_trains_in_training_mode_and_is_tested_in_the_other():
+    seen = []
+
+    class Spy(Net):
+        def forward(self, x):
+            seen.append((self.training, x.has_value and x.shape[0]))
+            return super().forward(x)
+
+    list(fit(Spy(), DATA, Recipe(epochs=1, batch=40)))
+    assert [mode for mode, n in seen if n] == [True, False]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "rmsprop", "sgd"])
+def test_every_optimizer_learns(optimizer):
+    rows = list(fit(Net(), DATA, Recipe(epochs=20, batch=8, jitter=Jitter(), optimizer=optimizer)))
+    assert rows[-1].train_loss < rows[0].train_loss
+
+
+def test_it_stops_when_the_change_falls_under_epsilon():
+    rows = list(fit(Net(), DATA, Recipe(epochs=8, batch=8, stop_epsilon=1e9)))
+    assert len(rows) == 2  # the first epoch has nothing to be compared with
+    assert len(list(fit(Net(), DATA, Recipe(epochs=8, batch=8, stop_epsilon=1e-12)))) == 8
+
+
+def test_without_test_images():
+    rows = list(fit(Net(), Dataset("bars", bars(), bars()[:0], ("a", "b")), Recipe(epochs=1)))
+    assert (rows[0].test_loss, rows[0].test_accuracy) == (None, None)
+
+
+def test_a_model_with_other_classes_is_refused_before_training():
+    with pytest.raises(ShapeError, match=r"does not fit the dataset[\s\S]*output \(1, 3\)[\s\S]*classes=2"):
+        fit(Net(classes=3), DATA)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"epochs": 0}, "training: bad epochs\n  received  epochs=0\n  rule      from 1 to inf"),
+        ({"batch": 0}, "training: bad batch"),
+        ({"lr": -1.0}, "training: bad lr"),
+        ({"lr": float("nan")}, "training: bad lr"),
+        ({"label_smoothing": 2.0}, "training: bad label_smoothing"),
+        ({"stop_epsilon": -1.0}, "training: bad stop_epsilon"),
+    ],
+)
+def test_bad_choices(options, text):
+    with pytest.raises(ArgumentError) as caught:
+        Recipe(**options)
+    assert text in str(caught.value)
+
+
+def test_unknown_optimizer():
+    with pytest.raises(UnknownNameError, match=r"no optimizer named 'adamm'[\s\S]*did you mean adam"):
+        Recipe(optimizer="adamm")
+
+
+# What is not finite.
+
+
+def stepped(model, x, y=(0, 1)):
+    """The error of one step, which must leave the model as it was."""
+    before = bits(model)
+    trainer = Trainer(model, SGD(model, lr=0.5), cross_entropy)
+    with pytest.raises(NonFiniteError) as caught:
+        trainer.step(np.asarray(x, np.float32), np.array(y), "step 7 (epoch 2, batch 3 of 4)")
+    assert bits(model) == before
+    assert int(trainer.optimizer.updates) == 0
+    return str(caught.value)
+
+
+def test_an_overflow_names_the_layer_and_the_step():
+    model = Net()
+    model.hidden.weight = Tensor(np.full((16, 32), 3e38, np.float32))
+    text = stepped(model, np.full((2, 4, 4, 1), 100))
+    assert "training: an infinite value came out of the operator 'matmul'" in text
+    assert "at        hidden (Dense" in text
+    assert "received  step 7 (epoch 2, batch 3 of 4)" in text
+    assert "rule      the parameters and buffers are still those before this step" in text
+    assert "fix       a smaller learning rate (now 0.5), or scale the inputs to about −1…1 (now up to 100)" in text
+
+
+def test_images_with_nan_are_told_as_such():
+    x = np.zeros((2, 4, 4, 1))
+    x[1, 2, 2] = np.nan
+    assert "the images have NaN in them\n  at        the input" in stepped(Net(), x)
+
+
+def test_a_parameter_with_nan_is_named():
+    model = Net()
+    model.out.bias = Tensor(np.array([0, np.nan], np.float32))
+    assert "out.bias has NaN in it\n  at        out.bias" in stepped(model, np.ones((2, 4, 4, 1)))
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    class Root(Net):
+        def forward(self, x):
+            # √0 is 0, its derivative infinite, and 0·∞ is NaN.
+            y = super().forward(x)
+            return y + ops.sqrt(ops.relu(self.hidden.bias)).sum()
+
+    text = stepped(Root(), np.ones((2, 4, 4, 1)))
+    assert "in the gradient of hidden.bias" in text
+    assert "at        hidden.bias" in text
+
+
+def test_a_whole_training_says_where_it_went_wrong():
+    recipe = Recipe(epochs=3, batch=8, jitter=Jitter(), optimizer="sgd", lr=1e12, warmup=0)
+    with pytest.raises(NonFiniteError, match=r"step \d+ \(epoch 1, batch \d of 5\)"):
+        list(fit(Net(), DATA, recipe))
+
+
+# Evaluation.
+
+
+def test_evaluation():
+    class Constant(Module):
+        def forward(self, x):
+            return Tensor(np.tile(np.array([[1, 0, 0]], np.float32), (x.shape[0], 1)))
+
+    y = np.array([0, 0, 1, 0])
+    result = evaluate(Constant(), np.zeros((4, 1, 1, 1), np.float32), y)
+    assert result.accuracy == 0.75
+    assert result.confusion.tolist() == [[3, 0, 0], [1, 0, 0], [0, 0, 0]]
+    assert result.class_accuracy == [1, 0, None]
+    assert result.loss == pytest.approx(np.log(np.e + 2) - 0.75, rel=1e-5)
+
+
+def test_prediction_goes_by_batches_and_keeps_the_mode():
+    model, x = Net(), np.random.default_rng(0).random((300, 4, 4, 1)).astype(np.float32)
+    model.hidden.eval()
+    whole = predict(model, x)
+    assert whole.shape == (300, 2)
+    assert np.allclose(whole.sum(axis=1), 1, atol=1e-5)
+    assert np.allclose(whole[280:], predict(model, x[280:]), atol=1e-6)
+    assert (model.training, model.hidden.training, model.out.training) == (True, False, True)
+    with pytest.raises(DataError, match="there is nothing to predict"):
+        predict(model, x[:0])
+
+
+# Run folders.
+
+
+@pytest.fixture
+def session(tmp_path, monkeypatch):
+    """A run on the bars, by the names of a dataset and a model that exist only here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(__import__("juanji.data").data.builtin.BUILT_IN, "bars", lambda size=4: DATA)
+
+    def create(name, *, seed=0, classes=10, in_channels=1, input_size=28):
+        model = Net(classes)
+        model.initialise(seed)
+        return model
+
+    monkeypatch.setattr("juanji.models.create", create)
+    return lambda recipe=RECIPE, out=None: Session.start("bars", "net", recipe, out)
+
+
+def test_a_run_leaves_everything_in_its_folder(session):
+    run = session()
+    run.train()
+    assert run.path.as_posix() == "runs/bars-net-1"
+    assert {p.name for p in run.path.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "history.csv",
+        "metrics.json",
+    }
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert metrics["test_accuracy"] == 1
+    assert metrics["parameters"] == 17 * 32 + 33 * 2
+    assert metrics["epochs"] == 16
+    assert metrics["train_seconds"] > 0
+    assert not metrics["interrupted"]
+    rows = list(csv.DictReader((run.path / "history.csv").read_text().splitlines()))
+    assert list(rows[0]) == [
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "test_loss",
+        "test_accuracy",
+        "lr",
+        "seconds",
+    ]
+    assert float(rows[-1]["test_accuracy"]) == 1
+    config = json.loads((run.path / "config.json").read_text())
+    assert config["model"] == {"name": "net", "options": {"classes": 2, "in_channels": 1, "input_size": [4, 4]}}
+    assert config["training"]["lr"] == 0.03
+    assert config["classes"] == ["upright", "lying"]
+    assert set(config["versions"]) == {"juanji", "numpy", "python"}
+
+
+def test_a_saved_run_predicts_and_can_be_made_again(session):
+    run = session()
+    run.train()
+    loaded = load_run(run.path)
+    assert bits(loaded.model) == bits(run.model)
+    assert not loaded.model.training
+    assert (loaded.predict(DATA.test.x).argmax(axis=1) == DATA.test.y).all()
+    again = session(loaded.config.recipe)
+    again.train()
+    assert again.path.name == "bars-net-2"
+    assert (again.path / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
+
+
+def test_runs_are_never_overwritten(session, tmp_path):
+    out = tmp_path / "mine"
+    session(out=out).train()
+    with pytest.raises(DataError, match=r"mine: there is something already[\s\S]*never overwrites"):
+        session(out=out)
+
+
+def test_nothing_is_made_for_a_run_that_cannot_begin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownNameError):
+        Session.start("digitz", "lenet5", Recipe())
+    assert not list(tmp_path.iterdir())
+
+
+def interrupt_at(epoch, number):
+    def on_step(step):
+        if (step.epoch, step.number) == (epoch, number):
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+def test_an_interrupted_run_keeps_its_last_whole_epoch(session):
+    run, whole = session(), []
+    with pytest.raises(KeyboardInterrupt):
+        run.train(interrupt_at(3, 2), lambda epoch: whole.append(bits(run.model)))
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert metrics["interrupted"]
+    assert metrics["epochs"] == 2
+    assert len((run.path / "history.csv").read_text().splitlines()) == 3
+    loaded = load_run(run.path)
+    assert bits(loaded.model) == whole[-1]
+    test = evaluate(loaded.model, loaded.config.preprocessing(DATA.test.x), DATA.test.y)
+    assert test.accuracy == metrics["test_accuracy"]
+
+
+def test_a_run_interrupted_in_its_first_epoch_is_readable(session):
+    run = session()
+    before = bits(run.model)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(interrupt_at(1, 2))
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert (metrics["epochs"], metrics["test_accuracy"], metrics["interrupted"]) == (0, None, True)
+    assert bits(load_run(run.path).model) == before
+
+
+def test_damaged_run_folders(session, tmp_path):
+    run = session()
+    run.train()
+    with pytest.raises(DataError, match=r"nowhere: this is not a run folder[\s\S]*juanji train"):
+        load_run(tmp_path / "nowhere")
+    config = run.path / "config.json"
+    good = json.loads(config.read_text())
+    bad = [
+        "{",
+        "[]",
+        "{}",
+        json.dumps({**good, "training": {**good["training"], "epochs": "x"}}),
+        json.dumps({**good, "preprocessing": {}}),
+        json.dumps({**good, "preprocessing": {**good["preprocessing"], "size": [1]}}),
+        json.dumps({**good, "model": {"name": "net", "options": {"strange": 1}}}),
+        json.dumps({**good, "training": {**good["training"], "optimizer": "strange"}}),
+    ]
+    for text in bad:
+        config.write_text(text)
+        with pytest.raises(DataError, match=r"config\.json: the file is damaged"):
+            load_run(run.path)
+    config.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"config\.json: the file is damaged"):
+        load_run(run.path)
+    config.write_text(json.dumps(good))
+    (run.path / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(WeightsError, match=r"cannot be read[\s\S]*model\.safetensors"):
+        load_run(run.path)
+
+
+def test_preprocessing_comes_from_the_training_part(session):
+    run = session()
+    assert run.config.preprocessing == Preprocessing.of(DATA.train)
