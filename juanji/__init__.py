@@ -1,19 +1,10 @@
 """juanji (卷积): convolutional networks that read like the textbook."""
 
-import importlib
-from typing import Any
-
-from juanji import errors, models, nn, ops, optim, random
+from juanji import data, errors, interop, models, nn, ops, optim, random, train
 from juanji.autodiff import grad, hvp, jacobian, jvp, value_and_grad, vjp
+from juanji.cell import Cell
 from juanji.errors import JuanjiError
 from juanji.graph import Graph
 from juanji.ops import *  # noqa: F403
-from juanji.tensor import Cell, Tensor, trace
+from juanji.tensor import Tensor, trace
 from juanji.testing import check_grads
-
-
-def __getattr__(name: str) -> Any:
-    """What needs more than NumPy is imported when it is asked for."""
-    if name in ("data", "interop", "train"):
-        return importlib.import_module(f"juanji.{name}")
-    raise AttributeError(f"module 'juanji' has no attribute {name!r}")

@@ -17,7 +17,8 @@ from juanji import recording, tree
 from juanji.errors import ArgumentError, ShapeError
 
 if TYPE_CHECKING:
-    from juanji.tensor import Cell, Tensor
+    from juanji.cell import Cell
+    from juanji.tensor import Tensor
 
 Rule = Callable[..., Any]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -320,7 +321,7 @@ class Graph:
 
     def __str__(self) -> str:
         labels = {id(x): name for x, name in zip(self.inputs, self.names, strict=True)}
-        labels |= {id(x): cell.path or f"cell{i}" for i, (cell, x) in enumerate(self.cells.items(), 1)}
+        labels |= {id(x): cell.path for i, (cell, x) in enumerate(self.cells.items(), 1)}
         lines = [
             f"{name}: {x.dtype}{list(x.shape)}"
             for name, x in zip(labels.values(), [*self.inputs, *self.cells.values()], strict=True)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from juanji.errors import JuanjiError
 
 if TYPE_CHECKING:
+    from juanji.cell import Cell
     from juanji.graph import Node
-    from juanji.tensor import Cell, Tensor
+    from juanji.tensor import Tensor
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -79,7 +80,7 @@ class Current(threading.local):
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
-        self.path: list[str] = []
+        self.path = ""
 
 
 CURRENT = Current()
@@ -112,22 +113,21 @@ def write(cell: Cell, tensor: Tensor) -> None:
 
 def path() -> str:
     """The path of the module being called: `features.3`."""
-    return ".".join(CURRENT.path)
+    return CURRENT.path
 
 
 @contextmanager
-def scope(name: str, owner: Any) -> Iterator[None]:
-    """Inside, `name` is the last part of the path; an error that passes gets the place it was raised."""
-    if name:
-        CURRENT.path.append(name)
+def scope(place: str, owner: Any) -> Iterator[None]:
+    """Inside, `place` is the path, unless it is empty; an error that passes gets the place it was raised at."""
+    outside = CURRENT.path
+    CURRENT.path = place or outside
     try:
         yield
     except JuanjiError as error:
-        error.at = error.at or " ".join(filter(None, [path(), f"({owner.label})"]))
+        error.at = error.at or f"{CURRENT.path} ({owner.label})".strip()
         raise
     finally:
-        if name:
-            CURRENT.path.pop()
+        CURRENT.path = outside
 
 
 def note_call(owner: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from juanji import tree
+from juanji.cell import Cell
 from juanji.graph import Graph, Node, flatten
 from juanji.recording import Scope
-from juanji.tensor import Cell, Tensor
+from juanji.tensor import Tensor
 
 ALL = math.inf
 Reach = tuple[float, ...]
@@ -95,29 +96,33 @@ def summarise(graph: Graph) -> Summary:
     counted: set[Cell] = set()
     rows = [Row("input", "", image.shape[1:], 0, 0, shown(fields, image), 0)]
     for scope, own, cells in calls(graph, nodes):
-        output = next((x for x in scope.outputs if x.is_floating), image)
-        computed = any(node.name not in ("reshape", "identity") for node in own)
-        rows.append(
-            Row(
-                scope.path or type(scope.owner).__name__,
-                scope.owner.label,
-                output.shape[1:],
-                sum(math.prod(cell.shape) for cell in cells if cell not in counted),
-                sum(map(multiplications, own)) // batch,
-                shown(fields, output),
-                output.size // batch if computed else 0,
-            )
-        )
+        parameters = total(cell for cell in cells if cell not in counted)
+        rows.append(row_of(scope, own, parameters, fields, batch))
         counted.update(cells)
-    everything = {*counted, *all_cells(graph)}
+    counted.update(all_cells(graph))
     activations = sum(row.activations for row in rows)
     return Summary(
         tuple(rows),
-        total(cell for cell in everything if cell.kind == "parameter"),
-        total(cell for cell in everything if cell.kind == "buffer" and cell.dtype.kind == "f"),
+        total(cell for cell in counted if cell.kind == "parameter"),
+        total(cell for cell in counted if cell.kind == "buffer" and cell.dtype.kind == "f"),
         sum(map(multiplications, nodes)) // batch,
         activations,
         activations * image.dtype.itemsize,
+    )
+
+
+def row_of(scope: Scope, nodes: Sequence[Node], parameters: int, fields: dict[int, Field], batch: int) -> Row:
+    """The row of one call. What is only reshaped or handed on is no new activation."""
+    output = next(x for x in (*scope.outputs, *scope.inputs) if x.is_floating)
+    computed = any(node.name not in ("reshape", "identity") for node in nodes)
+    return Row(
+        scope.path or type(scope.owner).__name__,
+        scope.owner.label,
+        output.shape[1:],
+        parameters,
+        sum(map(multiplications, nodes)) // batch,
+        shown(fields, output),
+        output.size // batch if computed else 0,
     )
 
 

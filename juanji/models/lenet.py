@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from juanji import random
+from juanji.cell import Cell
 from juanji.errors import ArgumentError
 from juanji.graph import Array
 from juanji.models._checks import Size, expect
@@ -18,7 +19,7 @@ from juanji.ops.activation import scaled_tanh
 from juanji.ops.math import square
 from juanji.ops.movement import expand_dims, flatten
 from juanji.ops.reduction import sum
-from juanji.tensor import Cell, Tensor
+from juanji.tensor import Tensor
 
 # Table I: which maps of S2 each map of C3 sees. Six see three neighbours, six see four, three see four apart, one all.
 TABLE = (

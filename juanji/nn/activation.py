@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from juanji.cell import Cell
 from juanji.errors import ArgumentError
 from juanji.nn._checks import counts, one_of, shown
 from juanji.nn.init import constant_of
 from juanji.nn.module import Module
 from juanji.ops import activation as f
 from juanji.ops.math import relu, sigmoid, softplus, tanh
-from juanji.tensor import Cell, Tensor
+from juanji.tensor import Tensor
 
 
 class ReLU(Module):

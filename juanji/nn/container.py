@@ -99,16 +99,6 @@ class ModuleList(Container):
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__(list(modules))
 
-    def put(self, key: str, module: Module) -> None:
-        super().put(key, module)
-        self.rename(self.name)
-
-    def rename(self, name: str) -> None:
-        """A holder is never called, so its name has to go in front of its modules'."""
-        super().rename(name)
-        for key, module in self.items():
-            module.rename(f"{name}.{key}" if name else key)
-
 
 class ModuleDict(ModuleList):
     """A dictionary of modules for a `forward` of your own to call."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from juanji.cell import Cell
 from juanji.errors import ArgumentError
 from juanji.nn import init
 from juanji.nn._checks import counts, dividing, images, one_of, padding_of, shown, with_channels
@@ -17,7 +18,7 @@ from juanji.ops.local import locally_connected
 from juanji.ops.math import add
 from juanji.ops.movement import concat, take
 from juanji.ops.resample import pad
-from juanji.tensor import Cell, Tensor
+from juanji.tensor import Tensor
 
 PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge"}
 

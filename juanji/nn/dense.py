@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from juanji.cell import Cell
 from juanji.errors import ShapeError
 from juanji.nn import init
 from juanji.nn._checks import counts, shown
 from juanji.nn.module import Module
 from juanji.ops.linalg import linear
 from juanji.ops.movement import reshape
-from juanji.tensor import Cell, Tensor
+from juanji.tensor import Tensor
 
 
 class Linear(Module):

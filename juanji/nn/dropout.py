@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from juanji.cell import Cell
 from juanji.graph import Array
 from juanji.nn._checks import images, share, shown
 from juanji.nn.module import Module
 from juanji.ops.noise import dropout
-from juanji.tensor import Cell, Tensor
+from juanji.tensor import Tensor
 
 NEXT = np.array([0, 0, 1], np.uint32)
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from juanji import random
+from juanji.cell import Initialiser
 from juanji.graph import Array
-from juanji.tensor import Initialiser
 
 Shape = tuple[int, ...]
 DType = np.dtype[Any]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from juanji.cell import Cell
 from juanji.errors import ArgumentError
 from juanji.nn import init
 from juanji.nn._checks import one_of, share, shown
 from juanji.nn.module import Module
 from juanji.ops import loss as f
-from juanji.tensor import Cell, Tensor
+from juanji.tensor import Tensor
 
 REDUCTIONS = ("mean", "sum", "none")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from juanji import recording, tree
+from juanji.cell import Stateful
 from juanji.errors import WeightsError
 from juanji.summary import Summary, summarise
-from juanji.tensor import Stateful, Tensor, trace
+from juanji.tensor import Tensor, trace
 
 Self = TypeVar("Self", bound="Module")
 
@@ -21,22 +23,12 @@ class Module(Stateful):
     """
 
     training: bool = True
-    name: str = ""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if isinstance(value, Module) and not value.name:
-            value.rename(name)
-
-    def rename(self, name: str) -> None:
-        """Give this module the part of the path that a call of it adds; the first attribute that holds it does."""
-        object.__setattr__(self, "name", name)
 
     def forward(self, *args: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        with recording.scope(self.name, self):
+        with recording.scope(self.place, self):
             output = self.forward(*args, **options)
             if recording.CURRENT.frames:
                 recording.note_call(self, *(tensors(values) for values in (args, output)))
@@ -97,15 +89,22 @@ class Module(Stateful):
         """The mode for using the network: running statistics, no dropout. Returns the module."""
         return self.train(False)
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside; afterwards every module is in the mode it was in."""
+        modes = {module: module.training for module in self.modules().values()}
+        try:
+            self.eval()
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
     def summary(self, input_shape: Sequence[int], dtype: Any = "float32") -> Summary:
         """Print layer, output shape, parameters, multiplications and receptive field for one input of `input_shape`
         without the batch, such as (32, 32, 3); and return it. Raises what the network raises for such an input."""
-        mode = {path: module.training for path, module in self.modules().items()}
-        try:
-            graph = trace(self.eval(), Tensor.spec((1, *input_shape), dtype))
-        finally:
-            for path, module in self.modules().items():
-                module.training = mode[path]
+        with self.evaluating():
+            graph = trace(self, Tensor.spec((1, *input_shape), dtype))
         result = summarise(graph)
         print(result)
         return result

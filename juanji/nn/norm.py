@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from juanji.cell import Cell
 from juanji.errors import ArgumentError, ShapeError
 from juanji.nn import init
 from juanji.nn._checks import counts, dividing, images, share, shown, with_channels
 from juanji.nn.module import Module
 from juanji.ops import norm as f
-from juanji.tensor import Cell, Tensor
+from juanji.tensor import Tensor
 
 
 class BatchNormNd(Module):

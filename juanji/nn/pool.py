@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from juanji.cell import Cell
 from juanji.nn import init
 from juanji.nn._checks import compact, counts, images, padding_of, shown, with_channels
 from juanji.nn.module import Module
 from juanji.ops import pool as f
 from juanji.ops._geometry import per_axis
 from juanji.ops.activation import scaled_tanh
-from juanji.tensor import Cell, Tensor
+from juanji.tensor import Tensor
 
 
 class PoolNd(Module):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from juanji.cell import Stateful
 from juanji.ops.math import sqrt
 from juanji.optim.optimizer import Optimizer, Slots, bias_correction, fraction, nonnegative
-from juanji.tensor import Stateful, Tensor
+from juanji.tensor import Tensor
 
 
 class RMSprop(Optimizer):

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from juanji.cell import Cell, Stateful
 from juanji.errors import ArgumentError
 from juanji.nn import init
-from juanji.tensor import Cell, Stateful, Tensor
+from juanji.tensor import Tensor
 
 Slots = dict[str, Tensor]
 

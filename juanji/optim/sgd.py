@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from juanji.cell import Stateful
 from juanji.errors import ArgumentError
 from juanji.optim.optimizer import Optimizer, Slots, fraction
-from juanji.tensor import Stateful, Tensor
+from juanji.tensor import Tensor
 
 
 class SGD(Optimizer):

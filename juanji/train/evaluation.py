@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,26 +11,16 @@ from juanji.graph import Array
 from juanji.nn.module import Module
 from juanji.ops import cross_entropy, softmax
 from juanji.tensor import Tensor
+from juanji.train.threads import one_thread
 
 BATCH = 256
-
-
-@contextmanager
-def evaluating(model: Module) -> Iterator[Module]:
-    """`model` in evaluation mode; afterwards every module is in the mode it was in."""
-    modes = {module: module.training for module in model.modules().values()}
-    try:
-        yield model.eval()
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def logits(model: Module, x: Array) -> Array:
     """What the network says of images x (N, H, W, C), (N, classes), a batch at a time and in evaluation mode."""
     if not len(x):
         raise DataError("there is nothing to predict", received=f"images of shape {x.shape}", rule="at least one")
-    with evaluating(model):
+    with model.evaluating(), one_thread():
         return np.concatenate([np.asarray(model(Tensor(x[i : i + BATCH]))) for i in range(0, len(x), BATCH)])
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import itertools
 import json
 import platform
 from collections.abc import Sequence
@@ -39,14 +39,13 @@ def new_folder(name: str, out: str | Path | None = None) -> Path:
             )
         path.mkdir(parents=True, exist_ok=True)
         return path
-    for number in itertools.count(1):
+    number = 1
+    while True:
         path = Path("runs") / f"{name}-{number}"
-        try:
+        with contextlib.suppress(FileExistsError):
             path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError  # count() has no end
+            return path
+        number += 1
 
 
 @dataclass(frozen=True)

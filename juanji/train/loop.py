@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from juanji.autodiff import value_and_grad
+from juanji.cell import Cell
 from juanji.data import Dataset, Preprocessing, batches
 from juanji.errors import ShapeError
 from juanji.graph import Array
 from juanji.nn.module import Module
 from juanji.optim import Optimizer, StoppingRule
-from juanji.tensor import Cell, Tensor, trace
+from juanji.tensor import Tensor, trace
 from juanji.train.diagnosis import diagnose, is_finite
 from juanji.train.evaluation import evaluate
 from juanji.train.recipe import Recipe
+from juanji.train.threads import one_thread
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -73,7 +75,8 @@ class Trainer:
             return self.loss(logits, labels), logits
 
         before = snapshot(self.model)
-        (loss, logits), grads = value_and_grad(objective, has_aux=True)(self.model)
+        with one_thread():
+            (loss, logits), grads = value_and_grad(objective, has_aux=True)(self.model)
         if not all(map(is_finite, (loss, *grads.values()))):
             restore(before)
             try:

@@ -40,7 +40,8 @@ class Recipe:
     label_smoothing  part of the target that is shared among all classes
     jitter           random changes of the training images
     stop_epsilon     stop when the parameters change by less than this in an epoch (003, ε); 0 never stops
-    seed             fixes initial weights, order and changes of the images, dropout: the same seed, the same bits
+    seed             fixes initial weights, order and changes of the images, dropout: the same seed, the same bits,
+                     with the same NumPy on the same kind of processor, however many cores it has
 
     Raises ArgumentError or UnknownNameError for a choice out of range.
     """

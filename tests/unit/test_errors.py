@@ -44,7 +44,8 @@ def test_standard_classes_catch_them(error, standard):
 
 def test_the_innermost_place_wins():
     outer, inner = (
-        recording.scope(name, SimpleNamespace(label=label)) for name, label in [("features", "Outer"), ("3", "Inner")]
+        recording.scope(name, SimpleNamespace(label=label))
+        for name, label in [("features", "Outer"), ("features.3", "Inner")]
     )
     with pytest.raises(errors.ShapeError) as caught, outer, inner:
         raise errors.ShapeError("no")

@@ -208,7 +208,15 @@ def test_modules_in_lists_have_full_paths():
     assert [scope.path for scope in graph.scopes] == ["blocks.0", "blocks.1", "heads.a", ""]
     assert {cell.path for cell in graph.cells} == set(model.cells())
     assert list(model.blocks[:1]) == [model.blocks[0]]
-    assert model.blocks[0].name == "blocks.0"
+    assert model.blocks[0].place == "blocks.0"
+
+
+def test_equal_layers_begin_differently_whatever_is_read_first():
+    model, other = (nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2))) for _ in range(2))
+    first, second = np.asarray(model[0].weight), np.asarray(model[1][0].weight)
+    assert (first != second).any()
+    other(np.zeros((1, 2), np.float32))
+    np.testing.assert_array_equal(other.parameters()["1.0.weight"], second)
 
 
 def test_plain_lists_of_modules_are_refused():

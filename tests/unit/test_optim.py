@@ -1,4 +1,4 @@
-"""Optimisers: what they do to a parabola and a network, traced as eager, and what they refuse. Formulas: tests/torch."""
+"""Optimisers: what they find, traced as eager, and what they refuse. Formulas: tests/torch."""
 
 import math
 
@@ -90,7 +90,12 @@ def test_gradients_must_fit():
     wrong = {"weight": jj.Tensor(np.zeros((2, 2), "float32")), "scale": jj.Tensor(np.zeros(1, "float32"))}
     with pytest.raises(ArgumentError) as error:
         opt.update(model, wrong)
-    for text in ("the gradients are not those", "missing bias", "unknown scale", "misshapen weight (2, 2), expected (1, 2)"):
+    for text in (
+        "the gradients are not those",
+        "missing bias",
+        "unknown scale",
+        "misshapen weight (2, 2), expected (1, 2)",
+    ):
         assert text in str(error.value)
     np.testing.assert_array_equal(model.weight, before)
     assert int(opt.updates) == 0

@@ -50,9 +50,7 @@ def test_sharing_in_004():
 
 def test_the_bottleneck_of_004():
     direct = summary_of(nn.Conv2d(192, 32, 5, padding="same"), 28, 28, 192)
-    narrow = summary_of(
-        nn.Sequential(nn.Conv2d(192, 16, 1), nn.Conv2d(16, 32, 5, padding="same")), 28, 28, 192
-    )
+    narrow = summary_of(nn.Sequential(nn.Conv2d(192, 16, 1), nn.Conv2d(16, 32, 5, padding="same")), 28, 28, 192)
     assert direct.multiplications == 120_422_400
     assert narrow.multiplications == 2_408_448 + 10_035_200 == 12_443_648
     block = summary_of(nn.InceptionBlock(192, 64, 96, 128, 16, 32, 32), 28, 28, 192)

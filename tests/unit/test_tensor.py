@@ -173,7 +173,7 @@ class TestTracing:
 class TestCells:
     @pytest.fixture
     def counter(self):
-        class Counter(jj.tensor.Stateful):
+        class Counter(jj.cell.Stateful):
             def __init__(self):
                 self.count = jj.Cell((), lambda state, shape, dtype: np.zeros(shape, dtype), kind="buffer")
                 self.scale = jj.Cell((2,), lambda state, shape, dtype: jj.random.normal(state, shape, dtype))
@@ -227,7 +227,7 @@ class TestCells:
         np.testing.assert_allclose(counter.scale, before / 2)
 
     def test_lists_of_modules_are_refused(self):
-        class Bad(jj.tensor.Stateful):
+        class Bad(jj.cell.Stateful):
             def __init__(self):
                 self.items = [jj.Cell((), lambda *_: np.zeros(()))]
 
@@ -235,11 +235,11 @@ class TestCells:
             Bad()
 
     def test_different_places_different_numbers(self):
-        class Leaf(jj.tensor.Stateful):
+        class Leaf(jj.cell.Stateful):
             def __init__(self):
                 self.w = jj.Cell((4,), lambda state, shape, dtype: jj.random.normal(state, shape, dtype))
 
-        class Pair(jj.tensor.Stateful):
+        class Pair(jj.cell.Stateful):
             def __init__(self):
                 self.a, self.b = Leaf(), Leaf()
 

@@ -2,17 +2,21 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from juanji import ops
+from juanji.cell import Cell
 from juanji.data import Dataset, Images, Jitter, Preprocessing
 from juanji.errors import ArgumentError, DataError, NonFiniteError, ShapeError, UnknownNameError, WeightsError
 from juanji.nn.module import Module
 from juanji.ops import cross_entropy
 from juanji.optim import SGD
-from juanji.tensor import Cell, Tensor
+from juanji.tensor import Tensor
 from juanji.train import Recipe, Session, Trainer, evaluate, fit, load_run, predict
 
 
@@ -372,3 +376,10 @@ def test_damaged_run_folders(session, tmp_path):
 def test_preprocessing_comes_from_the_training_part(session):
     run = session()
     assert run.config.preprocessing == Preprocessing.of(DATA.train)
+
+
+def test_the_same_bits_whatever_blas_does_with_threads(tmp_path):
+    for threads in ("1", "2"):
+        command = [sys.executable, "-m", "juanji", "train", "digits", "--epochs", "1", "--out", str(tmp_path / threads)]
+        subprocess.run([*command, "--quiet"], env={**os.environ, "OPENBLAS_NUM_THREADS": threads}, check=True)
+    assert (tmp_path / "1/model.safetensors").read_bytes() == (tmp_path / "2/model.safetensors").read_bytes()

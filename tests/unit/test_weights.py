@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from juanji.cell import Cell
 from juanji.errors import WeightsError
 from juanji.interop import load_weights, read_metadata, save_weights
 from juanji.nn.module import Module
-from juanji.tensor import Cell
 
 
 class Small(Module):
