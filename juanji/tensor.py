@@ -22,6 +22,7 @@ DType = np.dtype[Any]
 DTypeLike = Any
 DTYPES = ("float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64", "uint32")
 
+SUPPORTED = frozenset(map(np.dtype, DTYPES))
 NUMPY_NAMES = {
     "absolute": "abs",
     "divide": "div",
@@ -77,7 +78,7 @@ class Tensor:
         self._set(array, array.shape, array.dtype)
 
     def _set(self, array: Array | None, shape: tuple[int, ...], dtype: DType) -> None:
-        if dtype.name not in DTYPES:
+        if dtype not in SUPPORTED:
             raise DTypeError(
                 "Tensor: this element type is not supported",
                 received=str(dtype),
