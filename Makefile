@@ -5,9 +5,11 @@
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+INSTALL = -m pip --quiet --disable-pip-version-check --no-input install
+PIP = $(BIN)/python $(INSTALL)
+PACKAGE = build/package
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all lint package format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +29,16 @@ lint: $(VENV)/.test-tools ## check style, format, types and the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+package: $(VENV)/.test-tools ## build the package and use it from an empty folder
+	rm -rf $(PACKAGE)
+	$(BIN)/python -m build --outdir $(PACKAGE) .
+	$(BIN)/python -m venv $(PACKAGE)/venv
+	$(PACKAGE)/venv/bin/python $(INSTALL) $(PACKAGE)/*.whl
+	mkdir $(PACKAGE)/empty
+	cd $(PACKAGE)/empty && ../venv/bin/python -c 'import juanji'
+	cd $(PACKAGE)/empty && ../venv/bin/juanji summary lenet5
+	cd $(PACKAGE)/empty && ../venv/bin/juanji train digits --epochs 1
+
 format: $(VENV)/.test-tools ## format the code and sort its imports
 	$(BIN)/ruff check --select I --fix .
 	$(BIN)/ruff format .
@@ -41,9 +53,9 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
-	$(PIP) install --editable .
+	$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.test-tools: $(VENV)/.installed pyproject.toml
-	$(PIP) install --editable '.[test]'
+	$(PIP) --editable '.[test]'
 	@touch $@

@@ -1,6 +1,9 @@
 """juanji (卷积): convolutional networks that read like the textbook."""
 
-from juanji import data, errors, interop, models, nn, ops, optim, random, train
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from juanji import errors, models, nn, ops, optim, random
 from juanji.autodiff import grad, hvp, jacobian, jvp, value_and_grad, vjp
 from juanji.cell import Cell
 from juanji.errors import JuanjiError
@@ -8,3 +11,13 @@ from juanji.graph import Graph
 from juanji.ops import *  # noqa: F403
 from juanji.tensor import Tensor, trace
 from juanji.testing import check_grads
+
+if TYPE_CHECKING:
+    from juanji import data, interop, train
+
+
+def __getattr__(name: str) -> Any:
+    """What reads and writes files is imported when it is asked for."""
+    if name in ("data", "interop", "train"):
+        return importlib.import_module(f"juanji.{name}")
+    raise AttributeError(f"module 'juanji' has no attribute {name!r}")

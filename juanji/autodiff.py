@@ -9,14 +9,16 @@ arrays, nested containers, and modules; what comes back is shaped like what was 
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from juanji import recording, tree
-from juanji.errors import ArgumentError, DTypeError, ShapeError
-from juanji.graph import PRIMITIVES, Rule, Tangents, pullback, pushforward
+from juanji.errors import ArgumentError, DTypeError, ShapeError, unknown_name
+from juanji.graph import COMPOSITES, PRIMITIVES, Rule, Tangents, pullback, pushforward
 from juanji.tensor import METHODS, Tensor
 
 Function = Callable[..., Any]
@@ -24,7 +26,7 @@ Function = Callable[..., Any]
 
 def variable(value: Any, frame: recording.Frame) -> Tensor:
     """A tensor of the same value for `frame` to follow; frames outside take it for the original."""
-    tensor = Tensor(float(value)) if isinstance(value, int | float) else Tensor.of(value)
+    tensor = Tensor(float(value)) if isinstance(value, Integral | float) else Tensor.of(value)
     if not tensor.is_floating:
         raise DTypeError(
             "only floating-point tensors can be differentiated",
@@ -45,6 +47,12 @@ class Recorded:
             result: Any = function(*tree.map(self._enter(frame), tuple(args), self._bind(frame)))
         self.aux: Any
         output, self.aux = result if has_aux else (result, None)
+        if any(isinstance(leaf, float | np.ndarray) for leaf in tree.leaves(output)):
+            warnings.warn(
+                "the function returned a plain number or array, which depends on nothing: its derivative is zero. "
+                "Use jj.sin for math.sin, and keep tensors tensors",
+                stacklevel=4,
+            )
         self.output: Any = tree.map(Tensor.of, output)
         self.args, self.frame = args, frame
 
@@ -73,15 +81,8 @@ class Recorded:
 
     def aligned(self, tangents: Sequence[Any]) -> Iterator[Any]:
         """The leaves of `tangents` in the order of the variables; a module's are looked up by name."""
-        if len(tangents) != len(self.args):
-            raise ArgumentError(
-                "jvp: a tangent for each primal, please",
-                received=f"{len(self.args)} primals, {len(tangents)} tangents",
-            )
-        for arg, tangent in zip(self.args, tangents, strict=True):
-            yield from (
-                [tangent[name] for name in arg.cells("parameter")] if tree.is_stateful(arg) else tree.leaves(tangent)
-            )
+        for arg, tangent in tree.pairs(tuple(self.args), tuple(tangents), ("primal", "tangent")):
+            yield from [tangent[name] for name in arg.cells("parameter")] if tree.is_stateful(arg) else [tangent]
 
     def forward(self, tangents: Sequence[Any]) -> Any:
         known: Tangents = {}
@@ -92,13 +93,7 @@ class Recorded:
 
     def backward(self, cotangents: Any, rules: Mapping[str, Rule] | None = None) -> Any:
         known: Tangents = {}
-        outputs, given = list(tree.leaves(self.output)), list(tree.leaves(cotangents))
-        if len(outputs) != len(given):
-            raise ArgumentError(
-                "vjp: a cotangent for each output, please",
-                received=f"{len(outputs)} outputs, {len(given)} cotangents",
-            )
-        for y, cotangent in zip(outputs, given, strict=True):
+        for y, cotangent in tree.pairs(self.output, cotangents, ("output", "cotangent")):
             known[id(y)] = known[id(y)] + y.like(cotangent) if id(y) in known else y.like(cotangent)
         pullback(self.frame.nodes, known, self.frame.knows, rules)
         return self.shaped([known[id(x)] if id(x) in known else x.zeros_like() for x in self.variables])
@@ -106,6 +101,13 @@ class Recorded:
 
 def jvp(function: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """Forward mode: `function(*primals)` and its derivative along `tangents`, which look like `primals` (eq. 3.4)."""
+    for name, given in {"primals": primals, "tangents": tangents}.items():
+        if not isinstance(given, tuple | list):
+            raise ArgumentError(
+                f"jvp: {name} come in a tuple, one for each argument",
+                received=type(given).__name__,
+                fix="jvp(f, (x,), (dx,))",
+            )
     recorded = Recorded(function, primals)
     return recorded.output, recorded.forward(tangents)
 
@@ -114,10 +116,14 @@ def vjp(function: Function, *primals: Any, rules: Mapping[str, Rule] | None = No
     """Reverse mode: `function(*primals)` and a function from the output's cotangent to those of the primals (eq. 3.5).
 
     rules    other rules for some operators, by name: `{"relu": rule}` with `rule(cotangent, *inputs, **attrs)`
-             returning the inputs' cotangents (guided back-propagation)
+             returning the inputs' cotangents (guided back-propagation); UnknownNameError for a name there is not
     has_aux  `function` returns (output, anything); the result is then (output, pull, anything)
     """
     recorded = Recorded(function, primals, has_aux)
+    known = {*PRIMITIVES, *COMPOSITES, *(node.name for node in recorded.frame.nodes)}
+    for name in rules or {}:
+        if name not in known:
+            raise unknown_name("operator", name, known)
     pull = functools.partial(recorded.backward, rules=rules)
     return (recorded.output, pull, recorded.aux) if has_aux else (recorded.output, pull)
 
@@ -129,7 +135,8 @@ def value_and_grad(function: Function, argnums: int | Sequence[int] = 0, has_aux
     `has_aux`, `function` returns (value, anything) and the result is ((value, anything), gradient). Raises ShapeError
     unless the value is a scalar.
     """
-    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    single = isinstance(argnums, Integral)
+    chosen: Any = (argnums,) if single else tuple(argnums)  # type: ignore[arg-type]
 
     @functools.wraps(function)
     def differentiated(*args: Any, **options: Any) -> Any:
@@ -142,7 +149,7 @@ def value_and_grad(function: Function, argnums: int | Sequence[int] = 0, has_aux
                 fix="reduce it (.sum(), .mean()), or use vjp or jacobian",
             )
         gradients = recorded.backward(value.full_like(1))
-        return (value, recorded.aux) if has_aux else value, gradients[0] if isinstance(argnums, int) else gradients
+        return (value, recorded.aux) if has_aux else value, gradients[0] if single else gradients
 
     return differentiated
 
@@ -189,7 +196,16 @@ def jacobian(function: Function, argnums: int = 0, mode: str = "auto") -> Functi
 
     def differentiated(*args: Any, **options: Any) -> Tensor:
         recorded = Recorded(*split(function, (argnums,), args, options))
-        x, y = recorded.variables[0], recorded.output
+        (arg,), y = recorded.args, recorded.output
+        if not isinstance(y, Tensor) or isinstance(arg, dict | list | tuple) or tree.is_stateful(arg):
+            raise ArgumentError(
+                "jacobian: takes a function from one tensor to one tensor",
+                received=f"{type(arg).__name__} to {type(y).__name__}",
+                fix="stack or concatenate them, or use vjp and jvp",
+            )
+        x = recorded.variables[0]
+        if not x.size or not y.size:
+            return Tensor(np.zeros((*y.shape, *x.shape), y.dtype))
         forward = x.size < y.size if mode == "auto" else mode == "forward"
         if forward:
             columns = METHODS["stack"]([recorded.forward([unit]) for unit in basis(x)])

@@ -92,6 +92,8 @@ class Stateful:
     place: str = ""
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
+        if cls.__init__ is object.__init__ and (args or options):
+            raise TypeError(f"{cls.__name__}() takes no arguments")
         self = super().__new__(cls)
         object.__setattr__(self, "_cells", {})
         object.__setattr__(self, "_children", {})
@@ -140,8 +142,11 @@ class Stateful:
             yield from child.walk(join(prefix, name))
 
     def _settle(self, place: str) -> None:
-        """Tell everything below where it is."""
+        """Tell everything below where it is. What is held twice is where it is held first."""
+        places: dict[Stateful, str] = {}
         for path, owner in self.walk(place):
+            places.setdefault(owner, path)
+        for owner, path in places.items():
             if owner.place != path:
                 object.__setattr__(owner, "place", path)
             for name, cell in owner._cells.items():

@@ -53,11 +53,11 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownNameError
     import difflib
 
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    nearest = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
     return UnknownNameError(
         f"there is no {what} named {name!r}",
         rule="one of " + ", ".join(names),
-        fix="did you mean " + " or ".join(nearest) + "?" if nearest else "",
+        fix=f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else "",
     )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Rule = Callable[..., Any]
 Array = np.ndarray[Any, np.dtype[Any]]
 Geometry = tuple[tuple[int, ...], np.dtype[Any]]
-Examples = Callable[[np.random.Generator], Iterable[tuple[Sequence[Any], dict[str, Any]]]]
+Examples = Callable[["np.random.Generator"], Iterable[tuple[Sequence[Any], dict[str, Any]]]]
 Tangents = dict[int, "Tensor"]
 
 
@@ -223,7 +223,8 @@ def pullback(
 
     `wanted` says which tensors depend on a variable. What has been passed on is dropped from `cotangents`, to save
     memory, unless `keep`. `rules` replaces the rule of the records it names by
-    `(cotangent, *inputs, **attrs)`, which returns a cotangent for each input, or a single one for the first.
+    `(cotangent, *inputs, **attrs)`, which returns a cotangent for each input (None for zero), or a single one for the
+    first.
     """
     for node in reversed(nodes):
         if node.body and node.name not in (rules or {}):
@@ -242,7 +243,8 @@ def shares(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     if node.name in rules:
         given = rules[node.name](cotangent, *node.inputs, **node.attrs)
-        yield from zip(node.inputs, given if isinstance(given, tuple) else (given,), strict=False)
+        pairs = zip(node.inputs, given if isinstance(given, tuple) else (given,), strict=False)
+        yield from ((tensor, share) for tensor, share in pairs if share is not None)
         return
     for arg, tensor in enumerate(node.inputs):
         if wanted(tensor) and tensor.is_floating and node.record.kind.rule(arg):
@@ -347,7 +349,9 @@ def brief(tensor: Tensor | None) -> str:
     if tensor is None:
         return ""
     array = np.asarray(tensor)
-    return f"{array.item() + 0:g}" if array.size == 1 else f"{tensor.dtype}{list(array.shape)} mean {array.mean():.4g}"
+    if array.size == 1:
+        return f"{array.item() + 0:g}"
+    return f"{tensor.dtype}{list(array.shape)}" + (f" mean {array.mean():.4g}" if array.size else "")
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from juanji import recording, tree
 from juanji.errors import DTypeError, ShapeError, TraceError
-from juanji.graph import Array, Composite, Examples, Graph, register
+from juanji.graph import PRIMITIVES, Array, Composite, Examples, Graph, Node, register
 
 DType = np.dtype[Any]
 DTypeLike = Any
@@ -69,12 +69,17 @@ class Tensor:
     __slots__ = ("_array", "dtype", "shape")
 
     def __init__(self, data: Any, dtype: DTypeLike = None) -> None:
-        if isinstance(data, Tensor):
-            data = data.array
+        if holds_tensors(data):
+            source = Tensor.of(data) if dtype is None else Tensor.of(data).astype(dtype)
+            self._set(source._array, source.shape, source.dtype)
+            recording.record(Node(PRIMITIVES["identity"], (source,), {}, (self,), recording.path()))
+            return
         try:
             array = np.array(data, dtype=dtype)
         except ValueError as error:
             raise ShapeError(f"Tensor: the data is not a regular array: {error}") from None
+        except TypeError as error:
+            raise DTypeError(f"Tensor: {error}", rule="a dtype is one of " + ", ".join(DTYPES)) from None
         self._set(array, array.shape, array.dtype)
 
     def _set(self, array: Array | None, shape: tuple[int, ...], dtype: DType) -> None:
@@ -97,7 +102,10 @@ class Tensor:
 
     @classmethod
     def of(cls, value: Any) -> Tensor:
-        """`value` itself if it is a tensor, otherwise a tensor of it."""
+        """`value` itself if it is a tensor, a stack if it is a list of tensors, otherwise a tensor of it."""
+        if isinstance(value, list | tuple) and holds_tensors(value):
+            like = next(x for x in map(cls.of, filter(holds_tensors, value)))
+            return METHODS["stack"]([cls.of(x) if holds_tensors(x) else cls(x, like.dtype) for x in value])
         return value if isinstance(value, Tensor) else cls(value)
 
     @classmethod
@@ -168,6 +176,18 @@ class Tensor:
             raise DTypeError(f"np.{ufunc.__name__} does not take tensors in this way", fix="np.asarray(x) is the array")
         return METHODS[name](*inputs)
 
+    def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
+        """NumPy's other functions take the values, except where a derivative would be lost without a word."""
+        if any(frame.knows(leaf) for frame in recording.CURRENT.frames for leaf in tree.leaves([args, options])):
+            raise DTypeError(
+                f"np.{function.__name__} would lose the derivative",
+                fix=f"jj.{function.__name__} if there is one; np.asarray(x) for the value alone",
+            )
+        args, options = (
+            tree.map(lambda x: x.array if isinstance(x, Tensor) else x, tree_) for tree_ in (args, options)
+        )
+        return function(*args, **options)
+
     def item(self) -> Any:
         """The only element, as a Python number."""
         if self.size != 1:
@@ -192,6 +212,12 @@ class Tensor:
 
     def __index__(self) -> int:
         return operator.index(self.item())
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self.item(), digits)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
 
     def __len__(self) -> int:
         if not self.shape:
@@ -240,6 +266,11 @@ class Tensor:
     )
     sum, mean, max, min, var = calls("sum"), calls("mean"), calls("max"), calls("min"), calls("var")
     argmax, argmin = calls("argmax"), calls("argmin")
+
+
+def holds_tensors(data: Any) -> bool:
+    """Whether `data` is a tensor or a list, of any depth, with one in it."""
+    return isinstance(data, Tensor) or (isinstance(data, list | tuple) and any(map(holds_tensors, data)))
 
 
 COMPARABLE = (Tensor, np.ndarray, Number, list)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from juanji.errors import ArgumentError
+
 
 def is_stateful(tree: Any) -> bool:
     return callable(getattr(tree, "cells", None))
@@ -34,3 +36,27 @@ def leaves(tree: Any) -> Iterator[Any]:
     found: list[Any] = []
     map(found.append, tree, found.append)
     return iter(found)
+
+
+def pairs(tree: Any, other: Any, names: tuple[str, str]) -> Iterator[tuple[Any, Any]]:
+    """The leaves of `tree`, stateful objects among them, each with what `other` has in its place.
+
+    Raises ArgumentError where `other` is built of other containers; `names` says what both hold.
+    """
+    if tree is None:
+        return
+    if isinstance(tree, dict) and isinstance(other, dict) and tree.keys() == other.keys():
+        for key in tree:
+            yield from pairs(tree[key], other[key], names)
+    elif isinstance(tree, list | tuple) and isinstance(other, list | tuple) and len(tree) == len(other):
+        for branch, counterpart in zip(tree, other, strict=True):
+            yield from pairs(branch, counterpart, names)
+    elif isinstance(tree, dict | list | tuple):
+        one, another = names
+        raise ArgumentError(
+            f"a {another} for each {one}, please",
+            received=f"{len(list(leaves(tree)))} {one}s, {len(list(leaves(other)))} {another}s",
+            rule="in the same containers",
+        )
+    else:
+        yield tree, other

@@ -1,9 +1,10 @@
-"""The command line: one file per command. What is heavy is imported inside the commands."""
+"""The command line: one file per command."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -30,10 +31,18 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 
 
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print("juanji", metadata.version("juanji"))
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option(help="Show where in the program an error was raised.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error was raised.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=show_version)
+    ] = False,
 ) -> None:
     """juanji (卷积): train, try and look into convolutional networks.
 
@@ -48,11 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A terminal that lacks a character must not end the program.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    if arguments == ["--version"]:
-        from importlib import metadata
-
-        print("juanji", metadata.version("juanji"))
-        return
     try:
         app(arguments)
     except JuanjiError as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from juanji.train import Evaluation
+from juanji.train import Evaluation, load_run
+from juanji.train import evaluate as test
 
 
 def evaluate(
@@ -25,9 +25,6 @@ def evaluate(
 
       juanji evaluate runs/digits-lenet5-1
     """
-    from juanji.train import evaluate as test
-    from juanji.train import load_run
-
     loaded = load_run(run)
     images = loaded.config.load_data().test
     result = test(loaded.model, loaded.config.preprocessing(images.x), images.y)

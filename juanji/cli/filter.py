@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
+
+from juanji.data import filters, read_image, write_image
 
 
 def filter_image(
@@ -27,10 +30,6 @@ def filter_image(
 
       juanji filter photo.jpg --kernel edges -o edges.png
     """
-    import numpy as np
-
-    from juanji.data import filters, read_image, write_image
-
     pixels = read_image(image)
     opaque, alpha = pixels[..., :3], pixels[..., 3:]
     write_image(out, np.concatenate([filters.apply(opaque, kernel), alpha], axis=-1))

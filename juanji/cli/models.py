@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import typer
+from juanji import models as registry
 
 ABOUT = {
     "batchnorm_net": "convolutions with batch normalisation (note 003)",
@@ -15,11 +15,9 @@ ABOUT = {
 
 def models() -> None:
     """List the networks: the images they take by default, and their parameters for ten classes."""
-    from juanji import models as registry
-
     for name in registry.list():
         network = registry.create(name)
         height, width = network.config["input_size"]
         images = f"{height}×{width}×{network.config['in_channels']}"
         count = sum(tensor.size for tensor in network.parameters().values())
-        typer.echo(f"{name:<14}{images:>8}{count:>9,} parameters  {ABOUT.get(name, '')}")
+        print(f"{name:<14}{images:>8}{count:>9,} parameters  {ABOUT.get(name, '')}")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
-if TYPE_CHECKING:
-    from juanji.graph import Array
-    from juanji.train import Run
+from juanji.graph import Array
+from juanji.train import Run, load_run
 
 
 def predict(
@@ -32,10 +33,6 @@ def predict(
 
       juanji predict runs/digits-lenet5-1 scans/*.jpg --invert --top 1 --json
     """
-    import numpy as np
-
-    from juanji.train import load_run
-
     loaded = load_run(run)
     x = np.stack([loaded.config.preprocessing.read(path) for path in images])
     if invert:
@@ -69,8 +66,8 @@ def warn(run: Run, images: list[Path], x: Array) -> None:
         return
     for path, image in zip(images, x, strict=True):
         if image.mean() > 0.5:
-            typer.echo(
+            print(
                 f"{path}: this image is mostly light (mean {image.mean():.2f}); the network was trained on mostly "
                 f"dark ones (mean {sum(mean) / len(mean):.2f}). --invert swaps dark and light.",
-                err=True,
+                file=sys.stderr,
             )

@@ -16,10 +16,10 @@ def digits(size: int = 28) -> Dataset:
     """1,797 handwritten digits (UCI, CC BY 4.0; see DIGITS.md): size×size pixels, grey, ink 1 on paper 0.
 
     The file holds 8×8 pixels of 0 to 16; they are enlarged bilinearly. Every third image of each class is held out:
-    1,201 images to train on and 596 to test. Raises ArgumentError for less than 8 pixels.
+    1,201 images to train on and 596 to test. Raises ArgumentError for less than 8 pixels or more than 512.
     """
-    if size < 8:
-        raise ArgumentError("digits: bad size", received=f"size={size}", rule="at least 8, the file's own")
+    if not 8 <= size <= 512:
+        raise ArgumentError("digits: bad size", received=f"size={size}", rule="from 8, the file's own, to 512")
     with (
         resources.files("juanji.data").joinpath("digits.npz").open("rb") as file,
         np.load(file, allow_pickle=False) as arrays,

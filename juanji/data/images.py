@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import numpy as np
 
 from juanji.errors import ArgumentError, DataError
 from juanji.graph import Array
+from juanji.interop.files import write_atomically
 
+# No others are opened: some decoders run programs of their own (EPS is handed to Ghostscript).
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 # What Pillow opens, by mode: the mode to convert to first, and the value that is white.
 MODES = {
     "1": ("L", 255), "L": ("L", 255), "LA": ("LA", 255), "La": ("LA", 255),
@@ -49,7 +53,7 @@ def decode(path: Path) -> Array:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 image.load()
                 return pixels(ImageOps.exif_transpose(image), path)
     except DataError:
@@ -72,7 +76,7 @@ def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
         f"{path}: the image cannot be read",
         received=str(error) or type(error).__name__,
-        rule="a whole image file that Pillow can open, such as PNG, JPEG, BMP, GIF, TIFF or WebP",
+        rule="a whole image file: PNG, JPEG, BMP, GIF, TIFF or WebP",
         fix="download or export it again",
     )
 
@@ -131,16 +135,22 @@ def stretch(image: Array, size: tuple[int, int]) -> Array:
 def write_image(path: str | Path, image: Array) -> None:
     """Write an image (H, W, C) with C = 1, 3 or 4 as 8 bits a channel, in the format the file's ending names.
 
-    Values outside 0…1 are cut off. Raises DataError for a file that cannot be written.
+    Values outside 0…1 are cut off. Raises DataError for a format that cannot hold the image, or a file that cannot be
+    written; an image that was there before is still there then.
     """
     from PIL import Image
 
     values = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    encoded, ending = io.BytesIO(), Path(path).suffix.lower()
     try:
-        Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(path)
-    except (OSError, ValueError) as error:
+        Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values).save(
+            encoded, Image.registered_extensions()[ending]
+        )
+    except (KeyError, OSError, ValueError) as error:
         raise DataError(
-            f"{path}: the image cannot be written",
-            received=str(error),
-            fix="use a folder that exists and an ending such as .png (JPEG has no transparency)",
+            f"{path}: the image cannot be written in this format",
+            received=f"ending {ending!r}, {values.shape[-1]} channels" if isinstance(error, KeyError) else str(error),
+            rule="an ending that Pillow can write",
+            fix=".png holds every image; JPEG has no transparency",
         ) from None
+    write_atomically(path, encoded.getvalue())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
+from juanji.errors import DataError
+
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file whole or not at all: under another name first, then put in its place."""
+    """Write a file whole or not at all: under another name first, then put in its place.
+
+    Raises DataError, naming the file, where that cannot be done.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -16,5 +22,12 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: the file cannot be written",
+            received=error.strerror or str(error),
+            fix="name a folder that exists and may be written to, on a disk with room",
+        ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

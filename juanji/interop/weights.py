@@ -49,7 +49,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         text = (file.metadata() or {}).get(METADATA, "{}")
     try:
         metadata = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict):
         raise WeightsError("the metadata of a weight file is damaged", at=str(path), received=text[:80])

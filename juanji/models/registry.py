@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
-from juanji.errors import ArgumentError, UnknownNameError
+from juanji.errors import ArgumentError, unknown_name
 from juanji.models import convnet, lenet, perceptron
 from juanji.nn._checks import counts
 from juanji.nn.module import Module
@@ -25,12 +24,7 @@ def names() -> list[str]:
 def entry(name: str) -> dict[str, Any]:
     """The dictionary of the model `name`. Raises UnknownNameError, with the nearest names."""
     if name not in MODELS:
-        near = difflib.get_close_matches(str(name), MODELS, n=3, cutoff=0.4)
-        raise UnknownNameError(
-            f"there is no model {name!r}",
-            rule="one of " + ", ".join(names()),
-            fix=f"did you mean {' or '.join(map(repr, near))}?" if near else "",
-        )
+        raise unknown_name("model", name, MODELS)
     return MODELS[name]
 
 

@@ -67,6 +67,7 @@ from juanji.nn.norm import (
     LayerNorm,
     LocalResponseNorm,
 )
+from juanji.nn.parameter import Buffer, Parameter
 from juanji.nn.pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -116,6 +117,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "Branches",
+    "Buffer",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -157,6 +159,7 @@ __all__ = [
     "ModuleList",
     "NLLLoss",
     "PReLU",
+    "Parameter",
     "PartialConv2d",
     "ReLU",
     "ReLU6",

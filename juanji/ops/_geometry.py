@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,26 +56,25 @@ def axis_of(name: str, axis: int, ndim: int) -> int:
     """`axis` counted from the front."""
     if not -ndim <= axis < ndim:
         raise ShapeError(f"{name}: there is no axis {axis}", received=f"{ndim} axes", rule=f"{-ndim} … {ndim - 1}")
-    return axis % ndim
+    return operator.index(axis) % ndim
 
 
 def axes_of(name: str, axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """One axis, several, or None for all, counted from the front and sorted."""
     if axis is None:
         return tuple(range(ndim))
-    axes = sorted({axis_of(name, a, ndim) for a in ([axis] if isinstance(axis, int) else axis)})
+    given: Any = axis if np.ndim(axis) else [axis]
+    axes = sorted(axis_of(name, a, ndim) for a in given)
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"{name}: every axis once, please", received=f"axis={axis!r}", rule=f"{ndim} axes")
     return tuple(axes)
 
 
 def per_axis(name: str, argument: str, value: Any, count: int, *, least: int | None = None) -> tuple[int, ...]:
     """`value` as one integer an axis: an integer stands for all. Raises ArgumentError below `least`."""
     try:
-        sizes = (
-            (int(value.__index__()),) * count
-            if hasattr(value, "__index__")
-            else tuple(int(v.__index__()) for v in value)
-        )
-    except (TypeError, AttributeError):
+        sizes = tuple(map(operator.index, value if np.ndim(value) else [value] * count))
+    except (TypeError, ValueError):
         sizes = ()
     if len(sizes) != count or (least is not None and min(sizes) < least):
         at_least = "" if least is None else f" of at least {least}"
@@ -88,7 +88,7 @@ def per_axis(name: str, argument: str, value: Any, count: int, *, least: int | N
 
 def shape_of(name: str, sizes: Sequence[Any], size: int) -> tuple[int, ...]:
     """A shape for `size` elements, in which one −1 stands for whatever is left."""
-    shape = tuple(int(n) for n in sizes)
+    shape = tuple(map(operator.index, sizes))
     known = math.prod(n for n in shape if n != -1)
     if shape.count(-1) == 1 and known > 0 and size % known == 0:
         shape = tuple(size // known if n == -1 else n for n in shape)

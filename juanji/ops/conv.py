@@ -317,7 +317,7 @@ def transposed_plan(
     sizes = tuple(n - low - high for n, (low, high) in zip(full, pads, strict=True))
     if isinstance(padding, str) and padding.startswith("same"):
         sizes = tuple(n + e for n, e in zip(grown, extra, strict=True))
-    if min(sizes) < 1:
+    if min(*sizes, *x) < 1:
         raise ShapeError(
             f"{name}: the padding leaves nothing",
             received=f"input {x}, kernel {kernel}, padding {pads}, stride {strides}",
@@ -376,9 +376,10 @@ def conv_matrix(
     w  a kernel of 1, 2 or 3 axes, one channel. Returns a dense (outputs, inputs) matrix, for show and for tests.
     """
     w = Tensor.of(w)
-    spec = plan("conv_matrix", tuple(input_shape), w.shape, stride, padding, dilation)
-    size = math.prod(input_shape)
-    unit = Tensor(np.eye(size, dtype=w.dtype).reshape(size, *input_shape, 1))
+    sizes = per_axis("conv_matrix", "input_shape", input_shape, w.ndim, least=1)
+    spec = plan("conv_matrix", sizes, w.shape, stride, padding, dilation)
+    size = math.prod(sizes)
+    unit = Tensor(np.eye(size, dtype=w.dtype).reshape(size, *sizes, 1))
     return transpose(reshape(conv_p(unit, reshape(w, *w.shape, 1, 1), spec=spec), size, -1))
 
 

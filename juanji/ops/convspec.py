@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from juanji.errors import ArgumentError, DTypeError, ShapeError, describe
 from juanji.ops._geometry import per_axis
 from juanji.tensor import Tensor
@@ -133,10 +135,10 @@ def pairs(name: str, padding: Any, x: Sizes, span: Sizes, stride: Sizes) -> list
                 f"{name}: unknown padding", received=repr(padding), rule=f"a number or one of {sorted(NAMED)}"
             )
         return [NAMED[padding](*sizes) for sizes in zip(x, span, stride, strict=True)]
-    if isinstance(padding, Sequence) and any(isinstance(p, Sequence) for p in padding):
-        if len(padding) == len(x) and all(isinstance(p, Sequence) and len(p) == 2 for p in padding):
-            return [(int(low), int(high)) for low, high in padding]
-        raise ArgumentError(f"{name}: bad padding", received=repr(padding), rule=f"{len(x)} pairs (low, high)")
+    if isinstance(padding, Sequence | np.ndarray) and any(np.ndim(p) for p in padding):
+        if len(padding) != len(x) or not all(np.shape(p) == (2,) for p in padding):
+            raise ArgumentError(f"{name}: bad padding", received=repr(padding), rule=f"{len(x)} pairs (low, high)")
+        return [(low, high) for low, high in (per_axis(name, "padding", p, 2) for p in padding)]
     return [(p, p) for p in per_axis(name, "padding", padding, len(x))]
 
 
@@ -193,7 +195,13 @@ def check_channels(name: str, channels: int, w: Tensor, groups: int, x: Tensor) 
             rule="nothing is converted silently",
             fix=f'x.astype("{w.dtype}")',
         )
-    if groups < 1 or channels % groups or w.shape[-1] % groups:
+    if min(channels, *w.shape[-2:]) < 1:
+        raise ShapeError(
+            f"{name}: there are no channels",
+            received=f"input of shape {x.shape}, weights {w.shape}",
+            rule="at least one in and one out",
+        )
+    if not hasattr(groups, "__index__") or groups < 1 or channels % groups or w.shape[-1] % groups:
         raise ArgumentError(
             f"{name}: the groups do not divide the channels",
             received=f"groups={groups}, {channels} channels in, {w.shape[-1]} out",

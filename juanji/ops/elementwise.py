@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
@@ -50,9 +51,9 @@ broadcast_p: Primitive = register(
 )
 
 
-def broadcast_to(x: Any, shape: tuple[int, ...]) -> Tensor:
+def broadcast_to(x: Any, shape: Any) -> Tensor:
     """x stretched to `shape` by NumPy's rules. Raises ShapeError where it does not stretch."""
-    x, shape = Tensor.of(x), tuple(shape)
+    x, shape = Tensor.of(x), tuple(shape) if np.ndim(shape) else (operator.index(shape),)
     return x if x.shape == shape else broadcast_p(x, shape=shape)
 
 
@@ -68,6 +69,11 @@ def operands(name: str, *values: Any) -> list[Tensor]:
     rest = iter(typed)
     tensors = [number(name, v, dtype) if isinstance(v, Real) else next(rest) for v in values]
     mixed(name, *tensors)
+    return stretched(name, *tensors)
+
+
+def stretched(name: str, *tensors: Tensor) -> list[Tensor]:
+    """The tensors broadcast to one shape. Raises ShapeError where that cannot be."""
     try:
         shape = np.broadcast_shapes(*(x.shape for x in tensors))
     except ValueError:
@@ -148,6 +154,7 @@ def function(primitive: Primitive, doc: str) -> Function:
         return primitive(*operands(primitive.name, *values))
 
     call.__name__ = call.__qualname__ = primitive.name
+    call.__module__ = "juanji.ops"  # where it is found, by pickle too
     call.__doc__ = doc
     return method(call)
 
@@ -228,7 +235,4 @@ where_p: Primitive = register(
 @method
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """x where `condition` is true, y elsewhere; all three broadcast. The side not taken gets no gradient, nor NaN."""
-    condition = Tensor.of(condition)
-    x, y = operands("where", x, y)
-    shape = np.broadcast_shapes(condition.shape, x.shape)
-    return where_p(broadcast_to(condition, shape), broadcast_to(x, shape), broadcast_to(y, shape))
+    return where_p(*stretched("where", Tensor.of(condition), *operands("where", x, y)))

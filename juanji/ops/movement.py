@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from juanji.errors import ArgumentError, DTypeError, ShapeError
 from juanji.graph import Array, Geometry, Linear, LinearInAll, Primitive, register
-from juanji.ops._geometry import away, axis_of, mixed, shape_of
+from juanji.ops._geometry import away, axes_of, axis_of, mixed, shape_of
 from juanji.tensor import Tensor, method
 
 Index = tuple[tuple[int, int, int], ...]
@@ -17,7 +18,7 @@ Index = tuple[tuple[int, int, int], ...]
 
 def sizes_of(args: Sequence[Any]) -> tuple[Any, ...]:
     """`f(2, 3)` and `f((2, 3))` alike."""
-    return tuple(args[0]) if len(args) == 1 and not hasattr(args[0], "__index__") else tuple(args)
+    return tuple(args[0]) if len(args) == 1 and np.ndim(args[0]) else tuple(args)
 
 
 # reshape and transpose
@@ -44,7 +45,7 @@ def reshape(x: Any, *shape: Any) -> Tensor:
 def flatten(x: Any, start: int = 1) -> Tensor:
     """The axes from `start` on made one: (N, H, W, C) becomes (N, H·W·C)."""
     x = Tensor.of(x)
-    return reshape(x, *x.shape[:start], int(np.prod(x.shape[start:])))
+    return reshape(x, *x.shape[:start], math.prod(x.shape[start:]))
 
 
 def transpose_geometry(x: Tensor, *, axes: tuple[int, ...]) -> Geometry:
@@ -112,8 +113,7 @@ flip_p: Primitive = register(
 def flip(x: Any, axis: int | Sequence[int] | None = None) -> Tensor:
     """The elements in reverse order along some axes; over both axes of an image it is the rot180 of 002."""
     x = Tensor.of(x)
-    axes = range(x.ndim) if axis is None else [axis] if isinstance(axis, int) else axis
-    return flip_p(x, axes=tuple(axis_of("flip", a, x.ndim) for a in axes))
+    return flip_p(x, axes=axes_of("flip", axis, x.ndim))
 
 
 # pad with zeros, between elements too, and slice with steps: transposes of each other
@@ -177,7 +177,8 @@ slice_p: Primitive = register(
 # take along an axis by one index for all, and its transpose, which adds up
 
 
-def take_geometry(x: Tensor, index: Tensor, *, axis: int) -> Geometry:
+def check_inside(x: Tensor, index: Tensor, axis: int) -> None:
+    """Raise unless the index has whole numbers and, where they have values, they count along the axis."""
     if index.dtype.kind not in "iu":
         raise DTypeError("take: indices are whole numbers", received=str(index.dtype), fix='index.astype("int64")')
     if index.has_value and index.size and not -x.shape[axis] <= index.array.min() <= index.array.max() < x.shape[axis]:
@@ -186,6 +187,10 @@ def take_geometry(x: Tensor, index: Tensor, *, axis: int) -> Geometry:
             received=f"{index.array.min()} … {index.array.max()} along axis {axis} of {x.shape}",
             rule=f"{-x.shape[axis]} … {x.shape[axis] - 1}",
         )
+
+
+def take_geometry(x: Tensor, index: Tensor, *, axis: int) -> Geometry:
+    check_inside(x, index, axis)
     return x.shape[:axis] + index.shape + x.shape[axis + 1 :], x.dtype
 
 
@@ -310,18 +315,42 @@ def getitem(x: Any, index: Any) -> Tensor:
 
 def full_index(x: Tensor, index: tuple[Any, ...]) -> list[Any]:
     """The index with `...` spelled out and truth values turned into numbers: one entry an axis, and the Nones."""
-    items: list[Any] = []
-    for item in index:
-        item = item if isinstance(item, Tensor) or not isinstance(item, list) else np.asarray(item)
-        truth = isinstance(item, Tensor | np.ndarray) and item.dtype == bool
-        items += list(np.nonzero(np.asarray(item))) if truth else [item]
-    axes = sum(item is not None and item is not Ellipsis for item in items)
+    items = [np.array(item, None if item else np.int64) if isinstance(item, list) else item for item in index]
+    axes = sum(map(spanned, items))
     if axes > x.ndim:
         raise ShapeError("too many indices", received=f"{axes} indices for shape {x.shape}")
     if any(isinstance(item, Tensor | np.ndarray) and item.ndim for item in items):  # then numbers are indices too
         items = [np.array([item]) if isinstance(item, int | np.integer) else item for item in items]
     dots = next((i for i, item in enumerate(items) if item is Ellipsis), len(items))
-    return [*items[:dots], *[slice(None)] * (x.ndim - axes), *items[dots + 1 :]]
+    return list(numbered(x, [*items[:dots], *[slice(None)] * (x.ndim - axes), *items[dots + 1 :]]))
+
+
+def is_truth(item: Any) -> bool:
+    return isinstance(item, bool) or getattr(item, "dtype", None) == np.dtype(bool)
+
+
+def spanned(item: Any) -> int:
+    """How many axes an entry of an index speaks of."""
+    return 0 if item is None or item is Ellipsis else len(getattr(item, "shape", ())) if is_truth(item) else 1
+
+
+def numbered(x: Tensor, items: Sequence[Any]) -> Iterator[Any]:
+    """The entries with truth values as the numbers of the true ones. Raises ShapeError where they do not fit x."""
+    axis = 0
+    for item in items:
+        span, shape = x.shape[axis : axis + spanned(item)], getattr(item, "shape", ())
+        axis += len(span)
+        if not is_truth(item):
+            yield item
+        elif shape == span != ():
+            yield from np.nonzero(np.asarray(item))
+        else:
+            raise ShapeError(
+                "truth values do not fit the axes they choose from",
+                received=f"{shape} for {span} of shape {x.shape}",
+                rule="one for each element of at least one axis",
+                fix="jj.where chooses by a single one" if span == () else "",
+            )
 
 
 def axis_position(place: int, size: int, axis: int, shape: tuple[int, ...]) -> int:
@@ -349,9 +378,18 @@ def arrange(x: Tensor, items: Sequence[Any], arrays: dict[int, Any]) -> Tensor:
         raise ArgumentError("arrays of indices must stand on neighbouring axes", received=f"axes {list(arrays)}")
     indices = [Tensor.of(item) for item in arrays.values()]
     sizes_here = x.shape[first : first + len(indices)]
-    flat = indices[0]
+    for place, index in enumerate(indices, first):
+        check_inside(x, index, place)
+    if len(indices) == 1:
+        return take(x, indices[0], first)
+    flat = Tensor(np.int64(0))
     for index, size in zip(indices, sizes_here, strict=True):
-        wrapped = Tensor(np.where(index.array < 0, index.array + size, index.array)) if index.has_value else index
-        flat = wrapped if index is indices[0] else flat * size + wrapped
-    x = reshape(x, *x.shape[:first], int(np.prod(sizes_here)), *x.shape[first + len(indices) :])
+        flat = flat * size + from_front(index, size)
+    x = reshape(x, *x.shape[:first], math.prod(sizes_here), *x.shape[first + len(indices) :])
     return take(x, flat, first)
+
+
+def from_front(index: Tensor, size: int) -> Tensor:
+    """The index with negative numbers, which count from the end, replaced."""
+    index = index.astype("int64")
+    return index + (index < 0).astype("int64") * size

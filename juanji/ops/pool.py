@@ -305,6 +305,7 @@ def avg_pool(
     """
     x = Tensor.of(x)
     spatial_rank("avg_pool", x, layout)
+    floating("avg_pool", x)
     x = channels_last(x, layout)
     spec = pool_plan("avg_pool", x, size, stride, padding, 1, ceil_mode)
     margin = padded("avg_pool", spec, padding)

@@ -11,8 +11,8 @@ import numpy as np
 from juanji.errors import DTypeError, ShapeError
 from juanji.graph import Geometry, Linear, NotDifferentiable, Primitive, register
 from juanji.ops._geometry import away, axes_of, axis_of, floating
-from juanji.ops.elementwise import broadcast_to, stop_gradient
-from juanji.ops.math import exp, log, sqrt
+from juanji.ops.elementwise import broadcast_to, stop_gradient, where
+from juanji.ops.math import equal, exp, isfinite, log, sqrt
 from juanji.ops.movement import concat, flip, reshape, take, transpose
 from juanji.tensor import Tensor, method
 
@@ -39,12 +39,16 @@ sum_p: Primitive = register(
 )
 
 
+def roomy(x: Any) -> Tensor:
+    """x as a tensor; whole numbers and truth values as int64, so that many of them fit."""
+    x = Tensor.of(x)
+    return x if x.is_floating else x.astype("int64")
+
+
 @method
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Σ x over `axis` (one, several, or all)."""
-    x = Tensor.of(x)
-    if x.dtype == bool:
-        x = x.astype("int64")
+    """Σ x over `axis` (one, several, or all); of whole numbers and truth values in int64."""
+    x = roomy(x)
     axes = axes_of("sum", axis, x.ndim)
     total = sum_p(x, axes=axes)
     return reshape(total, *kept(x, axes)) if keepdims else total
@@ -81,8 +85,10 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False, correction: int = 0) 
 
 
 def std(x: Any, axis: Axis = None, keepdims: bool = False, correction: int = 0) -> Tensor:
-    """√var."""
-    return sqrt(var(x, axis, keepdims, correction))
+    """√var, with derivative 0 where that is 0."""
+    variance = var(x, axis, keepdims, correction)
+    zero = equal(variance, 0)
+    return where(zero, 0.0, sqrt(where(zero, 1.0, variance)))
 
 
 def arg_geometry(x: Tensor, *, axis: int) -> Geometry:
@@ -112,7 +118,9 @@ def argmax(x: Any, axis: int | None = None) -> Tensor:
 @method
 def argmin(x: Any, axis: int | None = None) -> Tensor:
     """The place of the smallest element, as `argmax`."""
-    return argmax(reversed_order("argmin", Tensor.of(x)), axis)
+    x = Tensor.of(x)
+    count("argmin", x, axes_of("argmin", axis, x.ndim))
+    return argmax(reversed_order("argmin", x), axis)
 
 
 @method
@@ -131,7 +139,9 @@ def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 @method
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The smallest element over `axis`, as `max`."""
-    return reversed_order("min", max(reversed_order("min", Tensor.of(x)), axis, keepdims))
+    x = Tensor.of(x)
+    count("min", x, axes_of("min", axis, x.ndim))
+    return reversed_order("min", max(reversed_order("min", x), axis, keepdims))
 
 
 def reversed_order(name: str, x: Tensor) -> Tensor:
@@ -142,8 +152,8 @@ def reversed_order(name: str, x: Tensor) -> Tensor:
 
 
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Π x over `axis`, by halves, so that its gradient is right where factors are zero."""
-    x = Tensor.of(x)
+    """Π x over `axis`, by halves, so that its gradient is right where factors are zero; dtypes as `sum`."""
+    x = roomy(x)
     axes = axes_of("prod", axis, x.ndim)
     rest = [a for a in range(x.ndim) if a not in axes]
     size = math.prod(x.shape[a] for a in axes)
@@ -168,15 +178,17 @@ cumsum_p: Primitive = register(
 
 
 def cumsum(x: Any, axis: int = 0) -> Tensor:
-    """Running sums along `axis`."""
-    x = Tensor.of(x)
+    """Running sums along `axis`; dtypes as `sum`."""
+    x = roomy(x)
     return cumsum_p(x, axis=axis_of("cumsum", axis, x.ndim))
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """ln Σ e^x, with the largest element taken out so that nothing overflows."""
     x = Tensor.of(x)
+    floating("logsumexp", x)
     top = stop_gradient(max(x, axis, keepdims=True))
+    top = where(isfinite(top), top, 0.0)
     spread = log(sum(exp(x - top), axis, keepdims=True)) + top
     axes = axes_of("logsumexp", axis, x.ndim)
     return spread if keepdims else reshape(spread, *(n for a, n in enumerate(x.shape) if a not in axes))

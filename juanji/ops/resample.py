@@ -88,9 +88,10 @@ Scales = tuple[float, ...]
 
 
 def nearest(x: Tensor, axis: int, size: int, step: float, align_corners: bool) -> Tensor:
-    """The element at ⌊i·step⌋ for each i."""
-    place = np.floor(np.arange(size) * step).astype(np.int64)
-    return take(x, np.minimum(place, x.shape[axis] - 1), axis)
+    """The element at ⌊i·step⌋ for each i, in whole numbers where the step is a ratio of sizes."""
+    n = x.shape[axis]
+    place = np.arange(size) * n // size if step == n / size else np.floor(np.arange(size) * step).astype(np.int64)
+    return take(x, np.minimum(place, n - 1), axis)
 
 
 def linear(x: Tensor, axis: int, size: int, step: float, align_corners: bool) -> Tensor:
@@ -155,7 +156,7 @@ def resize(
 
 
 def scales_of(scale: Any, rank: int) -> Scales:
-    scales = tuple(float(s) for s in scale) if isinstance(scale, Sequence) else (float(scale),) * rank
+    scales = tuple(map(float, scale)) if np.ndim(scale) else (float(scale),) * rank
     if len(scales) != rank or not all(0 < s < math.inf for s in scales):
         raise ArgumentError("resize: bad scale", received=f"scale={scale!r}", rule=f"above 0, one or {rank}")
     return scales

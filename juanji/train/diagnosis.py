@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from juanji.autodiff import Recorded
-from juanji.errors import NonFiniteError
-from juanji.graph import Node, flatten
+from juanji import recording
+from juanji.graph import flatten
 from juanji.nn.module import Module
 from juanji.tensor import Tensor
+
+Objective = Callable[[Module, Tensor], Any]
+Found = tuple[str, str]
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -19,52 +21,53 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def diagnose(
-    model: Module, objective: Callable[[Module], Any], x: Tensor, grads: Mapping[str, Tensor], place: str, lr: float
-) -> NonFiniteError:
-    """The error for a step whose loss or gradients are not finite: where the first such value appeared.
+    model: Module, objective: Objective, x: Tensor, grads: Mapping[str, Tensor], updated: Mapping[str, Tensor]
+) -> Found:
+    """(where, what): the first value of a step that is not finite.
 
-    `objective(model)` gives (loss, anything) on the images x. The state must be that before the step; it is run again.
+    objective  `(model, x)` to the loss, and whatever else; the model must be as it was before the step, which is run
+               again and may write to it
+    updated    the parameters that the step led to
     """
-    largest = float(np.abs(x.array).max())
-    advice = f"a smaller learning rate (now {lr:g})"
-    if largest > 10:
-        advice += f", or scale the inputs to about −1…1 (now up to {largest:g})"
-    at, found = first_bad_input(model, x) or first_bad_node(model, objective) or first_bad_gradient(grads)
-    return NonFiniteError(
-        f"training: {found}",
-        at=at,
-        received=place,
-        rule="the parameters and buffers are still those before this step",
-        fix=advice,
+    nearest_first = dict(reversed([*grads.items()]))  # nearest to the loss
+    return (
+        bad_input(model, x)
+        or bad_node(model, objective, x)
+        or bad_tensor(nearest_first, "came out of the derivative by")
+        or bad_tensor(updated, "came out of the update of")
+        or ("the loss", "the loss is not finite")
     )
 
 
-def first_bad_input(model: Module, x: Tensor) -> tuple[str, str] | None:
+def bad_input(model: Module, x: Tensor) -> Found | None:
     if not is_finite(x):
         return "the input", f"the images have {worst(x)} in them"
-    bad = (name for name, tensor in model.state_dict().items() if not is_finite(tensor))
-    name = next(bad, None)
-    return None if name is None else (name, f"{name} has {worst(model.state_dict()[name])} in it")
+    return bad_tensor(model.state_dict(), "was before this step in")
 
 
-def first_bad_node(model: Module, objective: Callable[[Module], Any]) -> tuple[str, str] | None:
+def bad_node(model: Module, objective: Objective, x: Tensor) -> Found | None:
     """Run forward once more and look at every value in the order in which they came to be."""
-    recorded = Recorded(objective, [model], has_aux=True)
-    for node in flatten(recorded.frame.nodes):
+    with recording.Frame() as frame:
+        frame.keep([x, *model.state_dict().values()])
+        objective(model, x)
+    called = {scope.path: scope.owner.label for scope in frame.scopes}
+    for node in flatten(frame.nodes):
         if not is_finite(node.outputs[0]):
-            return layer(model, node), f"{worst(node.outputs[0])} came out of the operator {node.name!r}"
+            at = f"{node.path} ({called[node.path]})" if node.path else "the network's own forward, or the loss"
+            return at, f"{worst(node.outputs[0])} came out of the operator {node.name!r}"
     return None
 
 
-def first_bad_gradient(grads: Mapping[str, Tensor]) -> tuple[str, str]:
-    """The forward pass was sound: the parameter nearest to the loss whose gradient is not."""
-    bad = [name for name, grad in grads.items() if not is_finite(grad)]
-    return bad[-1], f"{worst(grads[bad[-1]])} in the gradient of " + ", ".join(bad)
-
-
-def layer(model: Module, node: Node) -> str:
-    return f"{node.path} ({model.modules()[node.path]})" if node.path else "outside the layers, such as the loss"
+def bad_tensor(tensors: Mapping[str, Tensor], came: str) -> Found | None:
+    name = next((name for name, tensor in tensors.items() if not is_finite(tensor)), None)
+    return None if name is None else (name, f"{worst(tensors[name])} {came} {name}")
 
 
 def worst(tensor: Tensor) -> str:
     return "NaN" if np.isnan(tensor.array).any() else "an infinite value"
+
+
+def advice(x: Tensor, lr: float) -> str:
+    largest = float(np.abs(x.array).max())
+    scale = f", or scale the inputs to about −1…1 (now up to {largest:g})" if largest > 10 else ""
+    return f"a smaller learning rate (now {lr:g}){scale}"

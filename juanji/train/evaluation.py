@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from juanji.errors import DataError
+from juanji.errors import DataError, NonFiniteError
 from juanji.graph import Array
 from juanji.nn.module import Module
 from juanji.ops import cross_entropy, softmax
@@ -49,8 +50,18 @@ class Evaluation:
 
 
 def evaluate(model: Module, x: Array, y: Array) -> Evaluation:
-    """Compare what the network says of images x (N, H, W, C) with labels y (N,). Raises DataError for no images."""
+    """Compare what the network says of images x (N, H, W, C) with labels y (N,).
+
+    Raises DataError for no images, ShapeError for labels that do not fit, NonFiniteError for a loss that is no number.
+    """
     scores = logits(model, x)
+    loss = float(cross_entropy(Tensor(scores), Tensor(y)))
+    if not math.isfinite(loss):
+        raise NonFiniteError(
+            "evaluation: the loss is not finite",
+            received=f"loss {loss} on {len(x)} images",
+            fix="train with a smaller learning rate; the weights, or the images, are out of all bounds",
+        )
     confusion = np.zeros((scores.shape[1], scores.shape[1]), np.int64)
     np.add.at(confusion, (y, scores.argmax(axis=1)), 1)
-    return Evaluation(float(cross_entropy(Tensor(scores), Tensor(y))), confusion)
+    return Evaluation(loss, confusion)

@@ -25,35 +25,51 @@ from juanji.train.loop import Epoch
 from juanji.train.recipe import Recipe
 
 WEIGHTS, CONFIG, HISTORY, METRICS = "model.safetensors", "config.json", "history.csv", "metrics.json"
+LARGEST = 10_000_000  # bytes of a configuration; the names of a thousand classes take thirty thousand
 
 
 def new_folder(name: str, out: str | Path | None = None) -> Path:
-    """Make `out`, or the first free one of runs/NAME-1, runs/NAME-2, … Raises DataError where `out` is in use."""
-    if out is not None:
-        path = Path(out)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise DataError(
-                f"{path}: there is something already",
-                rule="a run never overwrites another",
-                fix="choose another folder, or move this one away",
-            )
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+    """Make `out`, or the first free one of runs/NAME-1, runs/NAME-2, … Raises DataError where that cannot be done."""
+    try:
+        return free_folder(Path("runs"), name) if out is None else empty_folder(Path(out))
+    except OSError as error:
+        raise DataError(
+            f"{out or 'runs'}: the folder cannot be made",
+            received=error.strerror or str(error),
+            fix="name one, in a folder that may be written to: --out FOLDER",
+        ) from None
+
+
+def empty_folder(path: Path) -> Path:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise DataError(
+            f"{path}: there is something already",
+            rule="a run never overwrites another",
+            fix="choose another folder, or move this one away",
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    parent.mkdir(exist_ok=True)
     number = 1
     while True:
-        path = Path("runs") / f"{name}-{number}"
         with contextlib.suppress(FileExistsError):
-            path.mkdir(parents=True)
+            path = parent / f"{name}-{number}"
+            path.mkdir()
             return path
         number += 1
 
 
 @dataclass(frozen=True)
 class Config:
-    """All that was chosen: with the weights it rebuilds the network, without them it makes the run again."""
+    """All that was chosen: with the weights it rebuilds the network, without them it makes the run again.
 
-    model: str
-    options: dict[str, Any]
+    model  what `models.create` takes, `model.config`
+    """
+
+    model: dict[str, Any]
     data: str
     classes: tuple[str, ...]
     preprocessing: Preprocessing
@@ -63,7 +79,7 @@ class Config:
         from importlib import metadata
 
         return {
-            "model": {"name": self.model, "options": self.options},
+            "model": self.model,
             "data": self.data,
             "classes": list(self.classes),
             "preprocessing": asdict(self.preprocessing),
@@ -79,8 +95,7 @@ class Config:
     def from_dict(cls, values: dict[str, Any]) -> Config:
         shown = values["preprocessing"]
         return cls(
-            model=values["model"]["name"],
-            options=dict(values["model"]["options"]),
+            model=dict(values["model"]),
             data=values["data"],
             classes=tuple(values["classes"]),
             preprocessing=Preprocessing(
@@ -98,13 +113,12 @@ class Config:
 
     def create(self) -> Module:
         """The network with its initial weights."""
-        model: Module = models.create(self.model, seed=self.recipe.seed, **self.options)
-        return model
+        return models.create(**self.model)
 
 
 def save_run(path: Path, config: Config, model: Module, history: Sequence[Epoch], metrics: dict[str, Any]) -> None:
     """Write the four files of a run, each whole or not at all."""
-    save_weights(model, path / WEIGHTS, {"model": config.model, "classes": list(config.classes)})
+    save_weights(model, path / WEIGHTS, {"model": config.model["name"], "classes": list(config.classes)})
     write_json(path / CONFIG, config.to_dict())
     rows = io.StringIO()
     table = csv.writer(rows, lineterminator="\n")
@@ -141,7 +155,7 @@ def load_run(path: str | Path) -> Run:
     config = read_config(path / CONFIG)
     try:
         model = config.create()
-    except (JuanjiError, TypeError, ValueError) as error:
+    except (JuanjiError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise damaged(path / CONFIG, f"the model cannot be built: {error}") from None
     load_weights(model, path / WEIGHTS)
     return Run(path, config, model.eval())
@@ -149,6 +163,8 @@ def load_run(path: str | Path) -> Run:
 
 def read_config(path: Path) -> Config:
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise damaged(path, f"{size:,} bytes")
         return Config.from_dict(json.loads(path.read_text("utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
@@ -156,7 +172,9 @@ def read_config(path: Path) -> Config:
             received=f"no {path.name} in it",
             fix="name a folder that `juanji train` made, such as runs/digits-lenet5-1",
         ) from None
-    except (OSError, JuanjiError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except DataError:
+        raise
+    except (OSError, JuanjiError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from None
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from juanji.autodiff import value_and_grad
-from juanji.cell import Cell
+from juanji.cell import Cell, Stateful
 from juanji.data import Dataset, Preprocessing, batches
-from juanji.errors import ShapeError
+from juanji.errors import NonFiniteError, ShapeError
 from juanji.graph import Array
 from juanji.nn.module import Module
 from juanji.optim import Optimizer, StoppingRule
 from juanji.tensor import Tensor, trace
-from juanji.train.diagnosis import diagnose, is_finite
+from juanji.train.diagnosis import advice, diagnose, is_finite
 from juanji.train.evaluation import evaluate
 from juanji.train.recipe import Recipe
 from juanji.train.threads import one_thread
@@ -65,31 +65,40 @@ class Trainer:
     def step(self, x: Array, y: Array, place: str = "") -> tuple[float, float]:
         """Forward, loss, backward, update. Returns the loss and the accuracy before the update.
 
-        x (N, H, W, C), y (N,). Where the loss or a gradient is not finite, nothing changes and NonFiniteError says in
-        which layer that began; `place` is put in its text.
+        x (N, H, W, C), y (N,). Where the loss, a gradient or an updated parameter is not finite, nothing changes and
+        NonFiniteError says in which layer that began; `place` is put in its text.
         """
         images, labels = Tensor(x), Tensor(y)
 
-        def objective(model: Module) -> tuple[Tensor, Tensor]:
+        def objective(model: Module, images: Tensor) -> tuple[Tensor, Tensor]:
             logits = model(images)
             return self.loss(logits, labels), logits
 
-        before = snapshot(self.model)
+        before = snapshot(self.model, self.optimizer)
         with one_thread():
-            (loss, logits), grads = value_and_grad(objective, has_aux=True)(self.model)
-        if not all(map(is_finite, (loss, *grads.values()))):
+            (loss, logits), grads = value_and_grad(objective, has_aux=True)(self.model, images)
+        self.optimizer.update(self.model, grads)
+        updated = self.model.parameters()
+        # A gradient that is not finite leaves no parameter finite, so it need not be looked at.
+        if not all(map(is_finite, (loss, *updated.values()))):
             restore(before)
             try:
-                raise diagnose(self.model, objective, images, grads, place, float(self.optimizer.lr))
+                at, found = diagnose(self.model, objective, images, grads, updated)
             finally:
                 restore(before)
-        self.optimizer.update(self.model, grads)
+            raise NonFiniteError(
+                f"training: {found}",
+                at=at,
+                received=place,
+                rule="the network and the optimiser are still those before this step",
+                fix=advice(images, float(self.optimizer.lr)),
+            )
         return float(loss), float(np.mean(logits.array.argmax(axis=-1) == y))
 
 
-def snapshot(model: Module) -> dict[Cell, Tensor]:
-    """All state of the model. Tensors never change, so nothing is copied."""
-    return {cell: cell.read() for cell in model.cells().values()}
+def snapshot(*owners: Stateful) -> dict[Cell, Tensor]:
+    """All state of models and optimisers. Tensors never change, so nothing is copied."""
+    return {cell: cell.read() for owner in owners for cell in owner.cells().values()}
 
 
 def restore(values: dict[Cell, Tensor]) -> None:
@@ -112,53 +121,53 @@ def fit(
 
     on_step  called after each update
 
-    The same recipe gives the same bits. Raises ShapeError for a model with other outputs than the dataset has classes,
-    NonFiniteError where the loss or a gradient is NaN or infinite.
+    The same recipe and the same initial weights give the same bits. Raises ShapeError for a model with other outputs
+    than the dataset has classes, NonFiniteError where the loss or a gradient is NaN or infinite.
     """
     recipe, preprocessing = recipe or Recipe(), preprocessing or Preprocessing.of(dataset.train)
     check_classes(model, dataset, preprocessing)
-    steps = -(-len(dataset.train) // recipe.batch)
-    schedule = recipe.make_schedule(recipe.epochs * steps)
     trainer = Trainer(model, recipe.make_optimizer(model), recipe.make_loss())
-    return epochs(trainer, dataset, recipe, preprocessing, schedule, on_step)
+    return rows(trainer, dataset, recipe, preprocessing, on_step)
 
 
-def epochs(
+def rows(
     trainer: Trainer,
     dataset: Dataset,
     recipe: Recipe,
     preprocessing: Preprocessing,
-    schedule: Callable[[int], float],
     on_step: Callable[[Step], None],
 ) -> Iterator[Epoch]:
     stop = StoppingRule(recipe.stop_epsilon) if recipe.stop_epsilon else None
-    steps = -(-len(dataset.train) // recipe.batch)
     for epoch in range(1, recipe.epochs + 1):
-        start, seen = time.perf_counter(), np.zeros(3)
-        order = batches(dataset.train, recipe.batch, seed=recipe.seed, epoch=epoch, change=recipe.jitter)
-        for number, (x, y) in enumerate(order, 1):
-            trainer.optimizer.lr = schedule((epoch - 1) * steps + number - 1)
-            place = f"step {(epoch - 1) * steps + number} (epoch {epoch}, batch {number} of {steps})"
-            trainer.model.train()
-            loss, accuracy = trainer.step(preprocessing(x), y, place)
-            seen += len(y) * np.array([1, loss, accuracy])
-            on_step(Step(epoch, number, steps, len(y), loss, accuracy))
-        test_loss, test_accuracy = tested(trainer.model, dataset, preprocessing)
-        yield Epoch(
-            epoch,
-            float(seen[1] / seen[0]),
-            float(seen[2] / seen[0]),
-            test_loss,
-            test_accuracy,
-            float(trainer.optimizer.lr),
-            time.perf_counter() - start,
-        )
+        start = time.perf_counter()
+        steps = []
+        for step in train_epoch(trainer, dataset, recipe, preprocessing, epoch):
+            steps.append(step)
+            on_step(step)
+        loss, accuracy = np.average([(s.loss, s.accuracy) for s in steps], 0, [s.images for s in steps]).tolist()
+        tested = test(trainer.model, dataset, preprocessing)
+        yield Epoch(epoch, loss, accuracy, *tested, float(trainer.optimizer.lr), time.perf_counter() - start)
         # 003's rule, on the parameters: between epochs they move by the sum of all gradients times the learning rate.
         if stop and stop(trainer.model.parameters()):
             return
 
 
-def tested(model: Module, dataset: Dataset, preprocessing: Preprocessing) -> tuple[float | None, float | None]:
+def train_epoch(
+    trainer: Trainer, dataset: Dataset, recipe: Recipe, preprocessing: Preprocessing, epoch: int
+) -> Iterator[Step]:
+    count = -(-len(dataset.train) // recipe.batch)
+    schedule = recipe.make_schedule(recipe.epochs * count)
+    trainer.model.train()
+    order = batches(dataset.train, recipe.batch, seed=recipe.seed, epoch=epoch, change=recipe.jitter)
+    for number, (x, y) in enumerate(order, 1):
+        done = (epoch - 1) * count + number - 1
+        trainer.optimizer.lr = schedule(done)
+        place = f"step {done + 1} (epoch {epoch}, batch {number} of {count})"
+        yield Step(epoch, number, count, len(y), *trainer.step(preprocessing(x), y, place))
+
+
+def test(model: Module, dataset: Dataset, preprocessing: Preprocessing) -> tuple[float | None, float | None]:
+    """Loss and accuracy on the test images, None where there are none."""
     if not len(dataset.test):
         return None, None
     result = evaluate(model, preprocessing(dataset.test.x), dataset.test.y)
@@ -167,8 +176,8 @@ def tested(model: Module, dataset: Dataset, preprocessing: Preprocessing) -> tup
 
 def check_classes(model: Module, dataset: Dataset, preprocessing: Preprocessing) -> None:
     """Raise ShapeError unless the model takes the dataset's images and gives one number for each class."""
-    output = trace(model.eval(), Tensor.spec((1, *preprocessing.size, preprocessing.channels))).outputs
-    model.train()
+    with model.evaluating():
+        output = trace(model, Tensor.spec((1, *preprocessing.size, preprocessing.channels))).outputs
     if output.shape != (1, len(dataset.classes)):
         raise ShapeError(
             "training: the model's output does not fit the dataset",

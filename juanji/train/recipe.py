@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from juanji import optim
 from juanji.data import Jitter
-from juanji.errors import ArgumentError, unknown_name
+from juanji.errors import unknown_name
+from juanji.nn._checks import counts, share
 from juanji.nn.module import Module
 from juanji.ops import cross_entropy
+from juanji.optim.optimizer import nonnegative, positive
 from juanji.tensor import Tensor
 
 # By name: how the optimiser is made, and a learning rate that suits it.
@@ -20,7 +21,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float]] = {
     "adamw": (optim.AdamW, 5e-3),
     "adam": (optim.Adam, 5e-3),
     "rmsprop": (optim.RMSprop, 1e-3),
-    "sgd": (functools.partial(optim.SGD, momentum=0.9, nesterov=True), 5e-2),
+    "sgd": (functools.partial(optim.SGD, momentum=0.9, nesterov=True), 2e-2),
 }
 JITTER = Jitter(shift=0.1, turn=12, zoom=0.12, slant=0.12)
 
@@ -60,15 +61,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
-        for name, (low, high) in LIMITS.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise ArgumentError(
-                    f"training: bad {name}", received=f"{name}={value}", rule=f"from {low:g} to {high:g}"
-                )
+        counts("training", epochs=self.epochs, batch=self.batch)
+        positive("training", lr=self.rate)
+        nonnegative("training", weight_decay=self.weight_decay, stop_epsilon=self.stop_epsilon)
+        share("training", warmup=self.warmup, label_smoothing=self.label_smoothing)
 
     @property
     def rate(self) -> float:
+        """The highest learning rate: `lr`, or the optimiser's own."""
         return OPTIMIZERS[self.optimizer][1] if self.lr is None else self.lr
 
     def make_optimizer(self, model: Module) -> optim.Optimizer:
@@ -90,14 +90,3 @@ class Recipe:
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         known = {field.name: values[field.name] for field in fields(cls)}
         return cls(**{**known, "jitter": Jitter(**values["jitter"])})
-
-
-LIMITS: dict[str, tuple[float, float]] = {
-    "epochs": (1, math.inf),
-    "batch": (1, math.inf),
-    "lr": (1e-12, 1e12),
-    "warmup": (0, 1),
-    "weight_decay": (0, 1e12),
-    "label_smoothing": (0, 1),
-    "stop_epsilon": (0, math.inf),
-}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from juanji import data
+from juanji import data, models
 from juanji.data import Dataset, Preprocessing
+from juanji.models.registry import entry
 from juanji.nn.module import Module
 from juanji.train.folder import Config, new_folder, save_run
 from juanji.train.loop import Epoch, Step, fit, restore, snapshot
@@ -24,9 +25,9 @@ class Session:
     config: Config
     dataset: Dataset
     model: Module
-    history: list[Epoch] = field(default_factory=list)
-    interrupted: bool = False
+    history: tuple[Epoch, ...] = ()
     seconds: float = 0.0
+    interrupted: bool = False
 
     @classmethod
     def start(
@@ -37,21 +38,23 @@ class Session:
         out: str | Path | None = None,
         size: int | None = None,
     ) -> Session:
-        """Load the data, create the network, and make the run folder, once nothing can be wrong any more.
+        """Load the data, create the network, and save it in a new folder, once nothing can be wrong any more.
 
-        size  height and width of the images, the dataset's own by default
+        size  height and width of the images, the model's own by default
         """
-        dataset = data.load(data_name, size)
+        dataset = data.load(data_name, entry(model_name)["input_size"] if size is None else size)
         height, width, channels = dataset.shape
-        options = {
-            "classes": len(dataset.classes),
-            "in_channels": channels,
-            "input_size": [height, width],
-        }
-        preprocessing = Preprocessing.of(dataset.train)
-        config = Config(model_name, options, dataset.name, dataset.classes, preprocessing, recipe)
-        model = config.create()
-        return cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model)
+        model = models.create(
+            model_name,
+            classes=len(dataset.classes),
+            in_channels=channels,
+            input_size=(height, width),
+            seed=recipe.seed,
+        )
+        config = Config(model.config, dataset.name, dataset.classes, Preprocessing.of(dataset.train), recipe)
+        session = cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model)
+        session.save()
+        return session
 
     def train(
         self,
@@ -60,27 +63,23 @@ class Session:
     ) -> None:
         """Train to the end, or until Ctrl-C, which leaves the state after the last whole epoch in the folder.
 
-        The folder is written at the start and after every epoch. KeyboardInterrupt is passed on.
+        The folder is written after every epoch. KeyboardInterrupt is passed on.
         """
         begin = time.perf_counter()
-        saved = snapshot(self.model)
+        # What belongs together changes in one assignment, so that no interrupt can come between.
+        whole = snapshot(self.model), self.history, self.seconds
+        preprocessing = self.config.preprocessing
         try:
-            self.save()
             for epoch in fit(
-                self.model,
-                self.dataset,
-                self.config.recipe,
-                preprocessing=self.config.preprocessing,
-                on_step=on_step,
+                self.model, self.dataset, self.config.recipe, preprocessing=preprocessing, on_step=on_step
             ):
-                saved = snapshot(self.model)
-                self.history.append(epoch)
-                self.seconds = time.perf_counter() - begin
+                whole = snapshot(self.model), (*self.history, epoch), time.perf_counter() - begin
+                _, self.history, self.seconds = whole
                 self.save()
                 on_epoch(epoch)
         except BaseException:
-            # Whatever stopped it: the last state that was whole, with files that belong together.
-            restore(saved)
+            state, self.history, self.seconds = whole
+            restore(state)
             self.interrupted = True
             self.save()
             raise

@@ -1,5 +1,7 @@
 """Activations: values worked out by hand, kinks, far ends, and refusals. (tests/torch has the gradients.)"""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,13 @@ def test_refusals():
         ops.prelu(x, np.ones(2))
     with pytest.raises(DTypeError, match="prelu: the tensors have different dtypes"):
         ops.prelu(x, np.ones(3, np.float32))
+
+
+def test_log_softmax_keeps_its_digits_for_large_inputs():
+    x = np.array([1000, 1001], np.float32)
+    np.testing.assert_allclose(ops.log_softmax(x), [-1.3132617, -0.31326169], rtol=1e-6)
+
+
+def test_functions_pickle():
+    for function in (ops.relu, ops.tanh, ops.gelu, ops.scaled_tanh):
+        assert pickle.loads(pickle.dumps(function)) is function

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import juanji as jj
-from juanji.errors import ArgumentError, DTypeError, ShapeError
+from juanji.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError
 
 
 def sigmoid_of_notes(x, w, b):
@@ -83,7 +83,7 @@ def test_same_argument_twice_and_unused():
     first, second = jj.grad(lambda a, b: (a * b * b).sum(), argnums=(0, 1))(x, x)
     np.testing.assert_array_equal(first, [1, 4])
     np.testing.assert_array_equal(second, [2, 8])
-    assert float(jj.grad(lambda a, b: b * 2, argnums=0)(1.0, 2.0)) == 0
+    assert float(jj.grad(lambda a, b: b * 2, argnums=0)(x[0], x[1])) == 0
     np.testing.assert_array_equal(jj.grad(lambda a, b: (a * b).sum(), argnums=-1)(x, x), x)
 
 
@@ -145,6 +145,22 @@ def test_rules_override_by_name():
     np.testing.assert_array_equal(pull(jj.Tensor(np.ones(3)))[0], [1, 0, 0])
 
 
+def test_derivatives_are_not_lost_without_a_word():
+    x = np.array([1.0, 2.0])
+    assert jj.grad(lambda x: jj.sum([x[0], x[1] * 3]))(x).tolist() == [1, 3]
+    assert jj.grad(lambda x: (jj.Tensor([x[0], [x[1]]][0]) * jj.Tensor(x)[1]).sum())(x).tolist() == [2, 1]
+    assert jj.grad(lambda x: jj.sum([[x[0], 5.0], [x[1], 0.0]]))(x).tolist() == [1, 1]
+    assert jj.grad(lambda x: jj.Tensor(x, "float32").sum())(x).dtype == np.float64
+    for lost in (lambda x: np.where(x > 0, x, 0), lambda x: np.dot(x, x), lambda x: np.concatenate([x, x]), np.sum):
+        with pytest.raises(DTypeError, match=r"would lose the derivative[\s\S]*jj\."):
+            jj.grad(lambda x, lost=lost: jj.sum(lost(x)))(x)
+    with pytest.warns(UserWarning, match="depends on nothing"):
+        jj.grad(lambda x: math.sin(x))(1.0)
+    assert np.sum(jj.Tensor(x)) == 3
+    assert np.allclose(jj.Tensor(x), x)
+    assert np.concatenate([jj.Tensor(x), x]).tolist() == [1, 2, 1, 2]
+
+
 def test_has_aux():
     (value, aux), gradient = jj.value_and_grad(lambda x: (x * x, {"twice": x * 2}), has_aux=True)(3.0)
     assert (float(value), float(aux["twice"]), float(gradient)) == (9, 6, 6)
@@ -178,6 +194,8 @@ def test_a_failing_function_closes_its_frame():
         (lambda: jj.grad(lambda x: x.sum())(np.arange(3)), DTypeError, "only floating-point tensors"),
         (lambda: jj.grad(lambda x: x, argnums=2)(1.0), ArgumentError, "argnums points past"),
         (lambda: jj.jvp(jj.exp, (1.0,), ()), ArgumentError, "1 primals, 0 tangents"),
+        (lambda: jj.jvp(jj.exp, 1.0, (1.0,)), ArgumentError, r"primals come in a tuple[\s\S]*\(x,\)"),
+        (lambda: jj.hvp(jj.exp, (1.0,), 1.0), ArgumentError, "tangents come in a tuple"),
         (lambda: jj.jvp(jj.exp, (np.ones(2),), (np.ones(3),)), ShapeError, "must look like the tensor"),
         (lambda: jj.vjp(lambda x: (x, x), 1.0)[1]((1.0,)), ArgumentError, "2 outputs, 1 cotangents"),
     ],
@@ -197,3 +215,38 @@ def test_check_grads_finds_a_wrong_rule():
         jj.check_grads(wrong, [np.array([0.5, 1.0])])
     with pytest.raises(ArgumentError, match="unknown mode"):
         jj.check_grads(jj.sin, [np.ones(1)], modes=["sideways"])
+
+
+def test_tangents_and_cotangents_as_lists():
+    x = np.array([[1.0, 2.0]])
+    assert jj.jvp(jj.square, (x,), ([[1, 1]],))[1].tolist() == [[2, 4]]
+    assert jj.vjp(jj.square, x)[1]([[1, 1]])[0].tolist() == [[2, 4]]
+    _, dy = jj.jvp(lambda d: d["a"] * d["b"], ({"a": 2.0, "b": 3.0},), ({"b": 1.0, "a": 0.0},))
+    assert float(dy) == 2
+
+
+def test_numpy_integers_as_arguments_and_argnums():
+    assert float(jj.grad(lambda a, b: a * b, argnums=np.int64(1))(2.0, np.int32(3))) == 2
+
+
+def test_jacobians_of_nothing():
+    assert jj.jacobian(jj.exp)(np.zeros(0)).shape == (0, 0)
+    assert jj.jacobian(lambda x: x[:0])(np.zeros(3)).shape == (0, 3)
+    assert jj.jacobian(lambda x: jj.sum(x) * np.ones(2))(np.zeros(0)).shape == (2, 0)
+
+
+def test_jacobian_refuses_containers():
+    for call in (lambda: jj.jacobian(lambda x: (x, x))(np.ones(2)), lambda: jj.jacobian(jj.sum)([1.0, 2.0])):
+        with pytest.raises(ArgumentError, match="from one tensor to one tensor"):
+            call()
+
+
+def test_rules_have_known_names_and_may_return_nothing():
+    with pytest.raises(UnknownNameError, match="no operator named 'ReLU'"):
+        jj.vjp(jj.relu, 1.0, rules={"ReLU": lambda g, x: g})
+    rules = {"mul": lambda g, a, b: (g, None)}
+    assert [float(g) for g in jj.vjp(lambda a, b: a * b, 2.0, 3.0, rules=rules)[1](1.0)] == [1, 0]
+
+
+def test_table_of_an_empty_batch():
+    assert "float64[0, 2]" in jj.trace(jj.exp, np.ones((0, 2))).table(np.ones((0, 2)))

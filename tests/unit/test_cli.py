@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_training_prints_summary_epochs_and_result(run):
     assert "61,706" in output
     assert "1201 images to train on, 596 to test on" in output
     assert "epoch 1/2  train loss" in output
-    assert f"after 2 epochs in {load(path)['train_seconds']:.1f} s; saved in {path}" in output
+    assert f"after epoch 2, {load(path)['train_seconds']:.1f} s; saved in {path}" in output
     assert f"test accuracy {load(path)['test_accuracy']:.2%}" in output
     assert load(path)["parameters"] == 61706
     assert load(path)["test_accuracy"] > 0.6
@@ -76,15 +77,21 @@ def test_the_same_seed_gives_the_same_file(capsys, tmp_path):
     assert a == b
 
 
-def test_another_size_for_the_network_of_1998(capsys, tmp_path):
-    arguments = ["train", "digits", "--model", "lenet5_1998", "--epochs", "1", "--quiet", "--out", tmp_path / "r"]
-    code, _, errors = call(capsys, *arguments)
-    assert code == 2
-    assert "32×32" in errors
-    assert not (tmp_path / "r").exists()
-    assert call(capsys, *arguments, "--size", "32")[0] == 0
+@pytest.mark.parametrize("model", jj.models.list())
+def test_every_model_trains_on_images_of_its_own_size(model, capsys, tmp_path):
+    code, output, _ = call(capsys, "train", "digits", "--model", model, "--epochs", "1", "--out", tmp_path / "r")
+    assert code == 0
+    height, width = jj.models.create(model).config["input_size"]
+    assert re.search(rf"^input +\({height}, {width}, 1\)", output, re.MULTILINE)
     code, output, _ = call(capsys, "evaluate", tmp_path / "r", "--json")
     assert json.loads(output)["accuracy"] == load(tmp_path / "r")["test_accuracy"]
+
+
+def test_a_size_that_the_network_does_not_take(capsys, tmp_path):
+    arguments = ["train", "digits", "--model", "lenet5_1998", "--size", "28", "--out", tmp_path / "r"]
+    code, _, errors = call(capsys, *arguments)
+    assert (code, "32×32" in errors) == (2, True)
+    assert not (tmp_path / "r").exists()
 
 
 def test_evaluate(run, capsys):
@@ -132,9 +139,16 @@ def test_summary(capsys):
     assert code == 0
     assert "conv1" in output
     assert "fc3" in output
-    code, output, _ = call(capsys, "summary", "cnn_small", "--input", "32x32x3", "--json")
+    code, output, _ = call(capsys, "summary", "cnn_small", "--input", "32,32,3", "--json")
     assert code == 0
     assert "56442" in json.dumps(json.loads(output))
+
+
+@pytest.mark.parametrize("model", jj.models.list())
+def test_a_summary_is_of_the_networks_own_size(model, capsys):
+    config = jj.models.create(model).config
+    _, output, _ = call(capsys, "summary", model)
+    assert re.search(rf"^input +\({config['input_size'][0]}, .*, {config['in_channels']}\)", output, re.MULTILINE)
 
 
 def test_models(capsys):
@@ -164,9 +178,10 @@ def test_filter(capsys, tmp_path):
     [
         (["train", "digit"], r"juanji: there is no dataset named 'digit'"),
         (["train", "digits", "--model", "lenet"], r"did you mean 'lenet5'"),
-        (["train", "digits", "--optimizer", "sdg"], r"did you mean sgd"),
+        (["train", "digits", "--optimizer", "sdg"], r"did you mean 'sgd'"),
         (["train", "digits", "--epochs", "0"], r"training: bad epochs"),
         (["train", "digits", "--size", "3"], r"digits: bad size"),
+        (["train", "digits", "--size", "9999"], r"from 8, the file's own, to 512"),
         (["evaluate", "nowhere"], r"nowhere: this is not a run folder"),
         (["predict", "nowhere", "x.png"], r"nowhere: this is not a run folder"),
         (["summary", "lenet6"], r"did you mean 'lenet5'"),
@@ -196,7 +211,7 @@ def test_a_truncated_image_is_named(run, digit, capsys):
 
 def test_unknown_kernels_give_the_nearest(digit, capsys, tmp_path):
     code, _, errors = call(capsys, "filter", digit[0], "--kernel", "sharp", "-o", tmp_path / "o.png")
-    assert (code, "did you mean sharpen" in errors) == (2, True)
+    assert (code, "did you mean 'sharpen'" in errors) == (2, True)
 
 
 def test_debug_shows_where(capsys):
@@ -219,12 +234,23 @@ def test_version_and_module():
     result = subprocess.run(
         [sys.executable, "-m", "juanji", "--version"], capture_output=True, text=True, check=True, timeout=60
     )
-    assert result.stdout.startswith("juanji ")
+    assert re.fullmatch(r"juanji \d+\.\d+\S*\n", result.stdout)
+
+
+def test_progress_is_shown_on_a_terminal(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    code, output, _ = call(capsys, "train", "digits", "--model", "perceptron", "--epochs", "2", "--out", tmp_path / "r")
+    assert code == 0
+    assert "epoch 2/2  step 19/19" in output
+    assert output.count("train loss") == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process")
 def test_ctrl_c_ends_cleanly_with_what_is_saved(tmp_path):
-    command = [sys.executable, "-m", "juanji", "train", "digits", "--model", "perceptron", "--epochs", "1000"]
+    # Shells have background jobs ignore Ctrl-C, and the tests may run in one.
+    listening = "import signal, juanji.cli; signal.signal(signal.SIGINT, signal.default_int_handler); juanji.cli.main()"
+    command = [sys.executable, "-c", listening, "train", "digits", "--model", "perceptron", "--epochs", "1000"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True)
     path, limit = tmp_path / "runs" / "digits-perceptron-1", time.monotonic() + 60
     while not (path / "history.csv").exists() or len((path / "history.csv").read_text().splitlines()) < 3:

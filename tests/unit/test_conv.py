@@ -213,6 +213,10 @@ IMAGE, WEIGHTS = np.ones((4, 28, 28, 3)), np.ones((3, 3, 3, 8))
         (lambda: jj.conv(IMAGE, WEIGHTS, stride=1.5), ArgumentError, "bad stride"),
         (lambda: jj.conv(IMAGE, WEIGHTS, padding="middle"), ArgumentError, "unknown padding"),
         (lambda: jj.conv(IMAGE, WEIGHTS, padding=[(1, 2)]), ArgumentError, r"bad padding[\s\S]*2 pairs"),
+        (lambda: jj.conv(IMAGE, WEIGHTS, padding=[(1.5, 1), (1, 1)]), ArgumentError, "bad padding"),
+        (lambda: jj.conv(IMAGE, WEIGHTS, groups=1.0), ArgumentError, "groups do not divide"),
+        (lambda: jj.conv(IMAGE, WEIGHTS[..., :0]), ShapeError, "there are no channels"),
+        (lambda: jj.conv_transpose(IMAGE[:, :0], WEIGHTS.swapaxes(2, 3)), ShapeError, "leaves nothing"),
         (lambda: jj.conv(IMAGE, WEIGHTS, layout="CHWN"), ArgumentError, "unknown layout"),
         (lambda: jj.conv(IMAGE[0], WEIGHTS), ShapeError, "wrong rank"),
         (lambda: jj.conv(IMAGE[0, 0], WEIGHTS), ShapeError, r"wrong rank[\s\S]*axis of size 1"),
@@ -252,3 +256,15 @@ def test_errors_come_before_anything_runs():
 def test_spec_as_a_string():
     spec = ConvSpec((56, 56), (3, 3), (56, 56), (1, 1), (1, 1), (1, 1), 2)
     assert str(spec) == "x56,56 k3,3 y56,56 s1,1 p1,1 d1,1 g2"
+
+
+def test_options_as_arrays():
+    for options in ({"stride": [2, 1]}, {"padding": [1, 0]}, {"padding": [[1, 2], [0, 1]]}, {"dilation": [1, 2]}):
+        arrays = {key: np.array(value) for key, value in options.items()}
+        np.testing.assert_array_equal(jj.conv(IMAGE, WEIGHTS, **arrays), jj.conv(IMAGE, WEIGHTS, **options))
+
+
+def test_conv_matrix_takes_one_size_an_axis():
+    assert jj.conv_matrix(np.ones(2), 4).shape == (3, 4)
+    with pytest.raises(ArgumentError, match="conv_matrix: bad input_shape"):
+        jj.conv_matrix(np.ones((2, 2)), (3,))

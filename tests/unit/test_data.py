@@ -42,7 +42,7 @@ def test_digits_are_enlarged_bilinearly():
 
 
 def test_unknown_dataset_names_the_nearest():
-    with pytest.raises(UnknownNameError, match=r"there is no dataset named 'digit'[\s\S]*did you mean digits\?"):
+    with pytest.raises(UnknownNameError, match=r"there is no dataset named 'digit'[\s\S]*did you mean 'digits'\?"):
         load("digit")
 
 
@@ -246,6 +246,19 @@ def test_bad_options_and_endings(tmp_path):
         read_image("x.png", 2)
     with pytest.raises(ArgumentError, match=r"read_image: bad size"):
         read_image("x.png", 1, (0, 3))
-    for name in ("x.unknown", "no/folder/x.png"):
-        with pytest.raises(DataError, match=r"the image cannot be written[\s\S]*\.png"):
-            write_image(tmp_path / name, np.zeros((2, 2, 1)))
+
+
+def test_images_that_cannot_be_written_leave_the_old_file(tmp_path):
+    for name, channels in [("x.unknown", 1), ("x", 3), ("x.jpg", 4)]:
+        (tmp_path / name).write_text("before")
+        with pytest.raises(DataError, match=rf"{name}: the image cannot be written in this format[\s\S]*\.png holds"):
+            write_image(tmp_path / name, np.zeros((2, 2, channels)))
+        assert (tmp_path / name).read_text() == "before"
+    with pytest.raises(DataError, match=r"x\.png: the file cannot be written[\s\S]*a folder that exists"):
+        write_image(tmp_path / "no" / "x.png", np.zeros((2, 2, 1)))
+
+
+def test_formats_whose_decoders_run_programs_are_not_opened(tmp_path):
+    Image.fromarray(WIDE).save(tmp_path / "x.eps")
+    with pytest.raises(DataError, match=r"x\.eps: the image cannot be read[\s\S]*PNG, JPEG"):
+        read_image(tmp_path / "x.eps")

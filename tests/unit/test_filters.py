@@ -59,7 +59,7 @@ def test_whole_numbers_become_float32():
 
 
 def test_errors():
-    with pytest.raises(UnknownNameError, match=r"no kernel named 'sharp'[\s\S]*did you mean sharpen"):
+    with pytest.raises(UnknownNameError, match=r"no kernel named 'sharp'[\s\S]*did you mean 'sharpen'"):
         filters.apply(IMAGE, "sharp")
     with pytest.raises(UnknownNameError, match=r"no signal kernel named 'blur'"):
         filters.apply(np.ones(4), "blur")

@@ -247,7 +247,7 @@ def test_nothing_to_reduce():
     x = np.ones((0, 3))
     assert jj.sum(x, 0).tolist() == [0, 0, 0]
     assert jj.prod(x, 0).tolist() == [1, 1, 1]
-    for name in ("mean", "var", "max", "argmax"):
+    for name in ("mean", "var", "max", "argmax", "min", "argmin"):
         with pytest.raises(ShapeError, match=f"{name}: nothing to reduce"):
             getattr(jj, name)(x, 0)
     with pytest.raises(ShapeError, match="sum: there is no axis 2"):
@@ -263,5 +263,34 @@ def test_logsumexp_does_not_overflow():
     np.testing.assert_allclose(jj.grad(jj.logsumexp)(np.array([1e4, 1e4])), [0.5, 0.5])
 
 
+def test_where_refuses_shapes_that_do_not_broadcast():
+    with pytest.raises(ShapeError, match=r"where: the shapes do not broadcast[\s\S]*\(3,\) and \(2,\)"):
+        jj.where(np.ones(3, bool), np.ones(2), 0.0)
+
+
+def test_logsumexp_of_infinities():
+    rows = np.array([[np.inf, 0], [np.inf, np.inf], [-np.inf, 0], [-np.inf, -np.inf]])
+    assert jj.logsumexp(rows, 1).tolist() == [np.inf, np.inf, 0, -np.inf]
+
+
 def test_counting_truth():
     assert int(jj.sum(np.array([True, False, True]))) == 2
+
+
+def test_sums_of_whole_numbers_do_not_overflow():
+    x = np.full(10, 200, np.uint8)
+    assert int(jj.sum(x)) == 2000
+    assert jj.cumsum(x).tolist() == np.cumsum(x).tolist()
+    assert int(jj.prod(x[:4])) == 200**4
+
+
+def test_std_of_equal_numbers_has_derivative_zero():
+    assert jj.grad(lambda x: jj.std(x, 1).sum())(np.ones((2, 3))).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_axes_may_be_numpy_integers_but_not_twice_the_same():
+    x = np.ones((2, 3))
+    assert jj.sum(x, np.int64(0)).shape == (3,)
+    assert jj.max(x, np.array([0, 1])).shape == ()
+    with pytest.raises(ShapeError, match=r"sum: every axis once[\s\S]*\(0, -2\)"):
+        jj.sum(x, (0, -2))

@@ -71,6 +71,9 @@ def test_indexing_by_arrays(example):
         np.array(1),
         (slice(5, 2),),
         (slice(-1, None, -1), slice(None), slice(3, 0, -2)),
+        [],
+        ([-1, 0], [-2, 1]),
+        (Ellipsis, np.array([True, False, False, True])),
     ],
     ids=str,
 )
@@ -87,8 +90,28 @@ def test_indexing_by_a_tensor_while_tracing():
     np.testing.assert_array_equal(graph(X, np.array([0, 0])), X[[0, 0]])
 
 
+def test_indexing_by_two_tensors_while_tracing():
+    i, j = np.array([0, -1]), np.array([-1, -2], np.int32)
+    np.testing.assert_array_equal(jj.trace(lambda x, i, j: x[i, j], X, i, j)(X, i, j), X[i, j])
+
+
+def test_indexing_by_truth_values_inside_a_transform():
+    assert jj.grad(lambda x: x[x > 1].sum())(np.arange(4.0)).tolist() == [0, 0, 1, 1]
+
+
+def test_flatten_counts_beyond_64_bits():
+    graph = jj.trace(jj.flatten, jj.Tensor.spec((1, 2**30, 2**30, 2**30)))
+    assert graph.outputs.shape == (1, 2**90)
+
+
 def test_indexing_refused():
     x = jj.Tensor(X)
+    for index in ([0], [3]), [-3], (slice(None), [-4], [0]):
+        with pytest.raises(ShapeError, match="an index points outside"):
+            x[index]
+    for index in (X[0] > 1), (slice(None), np.array([True, False])), np.array([True, False, False]), True:
+        with pytest.raises(ShapeError, match="truth values do not fit the axes"):
+            x[index]
     with pytest.raises(IndexError, match=r"index 3 is outside axis 1 of shape \(2, 3, 4\)"):
         x[0, 3]
     with pytest.raises(ShapeError, match=r"too many indices[\s\S]*4 indices"):
@@ -132,6 +155,16 @@ def test_broadcasting(shapes):
     assert y.shape == shapes.result_shape
     (gradient,) = pull(np.ones(y.shape))
     np.testing.assert_array_equal(gradient, np.full(x.shape, y.size / max(x.size, 1)))
+
+
+def test_shapes_and_axes_as_arrays():
+    x = jj.Tensor(X)
+    assert x.reshape(np.array([6, 4])).shape == (6, 4)
+    assert x.transpose(np.array([0, 2, 1])).shape == (2, 4, 3)
+    assert jj.broadcast_to(1.0, np.array([2, 3])).shape == (2, 3)
+    assert jj.broadcast_to(1.0, 3).shape == (3,)
+    with pytest.raises(TypeError, match="float"):
+        x.reshape(6.5, 4)
 
 
 def test_reshape():

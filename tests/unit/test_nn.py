@@ -219,6 +219,31 @@ def test_equal_layers_begin_differently_whatever_is_read_first():
     np.testing.assert_array_equal(other.parameters()["1.0.weight"], second)
 
 
+class Scale(nn.Module):
+    def __init__(self, features):
+        self.weight = nn.Parameter(np.ones(features))
+        self.calls = nn.Buffer(0, "int64")
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        return x * self.weight
+
+
+def test_parameters_and_buffers_from_values():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), Scale(4))
+    assert [list(model.parameters()), list(model.buffers())] == [["0.weight", "0.bias", "2.weight"], ["2.calls"]]
+    grads = jj.grad(lambda m: m(np.ones((2, 3), np.float32)).sum())(model)
+    assert grads["2.weight"].shape == (4,)
+    assert int(model[2].calls) == 1
+    assert pickle.loads(pickle.dumps(model)).state_dict().keys() == model.state_dict().keys()
+
+
+def test_arguments_that_nobody_takes_are_refused():
+    for make in (lambda: nn.Softplus(beta=2), lambda: nn.Tanh(1, 2), lambda: nn.ReLU(slope=3)):
+        with pytest.raises(TypeError, match=r"\(\) takes no arguments"):
+            make()
+
+
 def test_plain_lists_of_modules_are_refused():
     with pytest.raises(ArgumentError, match=r"(?s)a list hides the modules.*ModuleList"):
         nn.ReLU().layers = [nn.Linear(2, 2)]

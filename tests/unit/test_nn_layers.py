@@ -248,3 +248,7 @@ def test_images_are_checked_when_called(layer, shape, what, more):
         layer(images(*shape))
     assert what in str(error.value)
     assert more in str(error.value)
+
+
+def test_layer_norm_of_a_numpy_size():
+    assert nn.LayerNorm(np.int64(3)).normalized_shape == (3,)

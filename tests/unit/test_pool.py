@@ -195,3 +195,8 @@ def test_refusals_of_unpooling():
     refuses(DTypeError, "indices are whole numbers", jj.max_unpool, y, y, 2)
     gather = jj.ops.pool.window_gather
     refuses(ShapeError, "the indices belong to other images", gather, y, index[..., :1])
+
+
+def test_errors_name_the_pooling():
+    with pytest.raises(DTypeError, match="avg_pool: needs floating-point"):
+        jj.avg_pool(np.ones((1, 4, 1), int), 2)

@@ -47,6 +47,11 @@ def test_gradients_of_padding():
         jj.check_grads(lambda x: jj.pad(x, [(2, 1), (0, 3)], mode) ** 2, [RNG.normal(size=(4, 4))])  # noqa: B023
 
 
+@pytest.mark.parametrize(("n", "size"), [(18, 66), (26, 46), (30, 22)])
+def test_nearest_is_exact_where_a_place_is_whole(n, size):
+    assert flat(jj.resize(row(range(n)), size)) == [i * n // size for i in range(size)]
+
+
 def test_nearest():
     assert flat(jj.resize(row([1, 2]), 4)) == [1, 1, 2, 2]
     assert flat(jj.resize(row([1, 2, 3, 4]), 2)) == [1, 3]

@@ -46,6 +46,14 @@ def test_scalars_lists_and_conversions():
     assert jj.Tensor(jj.Tensor([1.0])).tolist() == [1]
 
 
+def test_formatting():
+    loss = jj.Tensor(1.23456)
+    assert f"{loss:.3f}" == "1.235"
+    assert round(loss, 2) == 1.23
+    assert f"{jj.Tensor([1.0, 2.0])}" == "Tensor([1., 2.], dtype=float64)"
+    assert repr(jj.Tensor.spec((2, 3))) == "Tensor.spec((2, 3), dtype=float32)"
+
+
 def test_numbers_are_weak_and_tensors_are_not():
     x = jj.Tensor(np.ones(2, np.float32))
     for y in (x + 1, 1 + x, x * 2.5, 2.5 / x, x**2, 2**x, x - np.float64(1), np.float64(3) * x, x > 0.5):
@@ -88,6 +96,7 @@ def test_comparison_with_what_is_no_array():
         (lambda x: jj.Tensor([[1, 2], [3]]), ShapeError, "not a regular array"),
         (lambda x: jj.Tensor("text"), DTypeError, "element type is not supported"),
         (lambda x: jj.Tensor(np.ones(2, complex)), DTypeError, "one of float32, float64"),
+        (lambda x: jj.Tensor([1], "flaot32"), DTypeError, "a dtype is one of float32"),
         (lambda x: x.astype("float16"), DTypeError, "element type is not supported"),
         (lambda x: x + np.ones((2, 2)), ShapeError, r"do not broadcast[\s\S]*\(3,\) and \(2, 2\)"),
         (lambda x: float(x), ShapeError, "only a tensor of one element"),

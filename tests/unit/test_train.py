@@ -18,6 +18,7 @@ from juanji.ops import cross_entropy
 from juanji.optim import SGD
 from juanji.tensor import Tensor
 from juanji.train import Recipe, Session, Trainer, evaluate, fit, load_run, predict
+from juanji.train import run as train_run
 
 
 def uniform(state, shape, dtype):
@@ -130,11 +131,14 @@ def test_a_model_with_other_classes_is_refused_before_training():
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"epochs": 0}, "training: bad epochs\n  received  epochs=0\n  rule      from 1 to inf"),
+        ({"epochs": 0}, "training: bad epochs\n  received  epochs=0\n  rule      a whole number of at least 1"),
+        ({"epochs": 2.5}, "training: bad epochs"),
         ({"batch": 0}, "training: bad batch"),
         ({"lr": -1.0}, "training: bad lr"),
         ({"lr": float("nan")}, "training: bad lr"),
         ({"label_smoothing": 2.0}, "training: bad label_smoothing"),
+        ({"warmup": -0.1}, "training: bad warmup"),
+        ({"weight_decay": -1.0}, "training: bad weight_decay"),
         ({"stop_epsilon": -1.0}, "training: bad stop_epsilon"),
     ],
 )
@@ -145,7 +149,7 @@ def test_bad_choices(options, text):
 
 
 def test_unknown_optimizer():
-    with pytest.raises(UnknownNameError, match=r"no optimizer named 'adamm'[\s\S]*did you mean adam"):
+    with pytest.raises(UnknownNameError, match=r"no optimizer named 'adamm'[\s\S]*did you mean 'adam"):
         Recipe(optimizer="adamm")
 
 
@@ -163,6 +167,26 @@ def stepped(model, x, y=(0, 1)):
     return str(caught.value)
 
 
+def test_an_infinite_input_of_a_layer_is_laid_to_the_layer_before():
+    """Before the first parameter too, and in a network that is a part of another."""
+    whole = Module()
+    whole.net = Net()
+    whole.net.scale.size = Tensor(np.zeros((), np.float32))
+    whole.net.scale.eval()
+    text = stepped(whole.net, np.ones((2, 4, 4, 1)))
+    assert "an infinite value came out of the operator 'div'\n  at        net.scale (Scale" in text
+
+
+def test_an_update_out_of_range_is_refused():
+    model = Net()
+    before = bits(model)
+    trainer = Trainer(model, SGD(model, lr=1e39), cross_entropy)
+    with pytest.raises(NonFiniteError, match=r"came out of the update of hidden\.weight\n  at        hidden\.weight"):
+        trainer.step(np.ones((2, 4, 4, 1), np.float32), np.array((0, 1)), "step 1")
+    assert bits(model) == before
+    assert int(trainer.optimizer.updates) == 0
+
+
 def test_an_overflow_names_the_layer_and_the_step():
     model = Net()
     model.hidden.weight = Tensor(np.full((16, 32), 3e38, np.float32))
@@ -170,7 +194,7 @@ def test_an_overflow_names_the_layer_and_the_step():
     assert "training: an infinite value came out of the operator 'matmul'" in text
     assert "at        hidden (Dense" in text
     assert "received  step 7 (epoch 2, batch 3 of 4)" in text
-    assert "rule      the parameters and buffers are still those before this step" in text
+    assert "rule      the network and the optimiser are still those before this step" in text
     assert "fix       a smaller learning rate (now 0.5), or scale the inputs to about −1…1 (now up to 100)" in text
 
 
@@ -183,7 +207,7 @@ def test_images_with_nan_are_told_as_such():
 def test_a_parameter_with_nan_is_named():
     model = Net()
     model.out.bias = Tensor(np.array([0, np.nan], np.float32))
-    assert "out.bias has NaN in it\n  at        out.bias" in stepped(model, np.ones((2, 4, 4, 1)))
+    assert "NaN was before this step in out.bias\n  at        out.bias" in stepped(model, np.ones((2, 4, 4, 1)))
 
 
 def test_a_gradient_that_is_not_finite_is_named():
@@ -194,7 +218,7 @@ def test_a_gradient_that_is_not_finite_is_named():
             return y + ops.sqrt(ops.relu(self.hidden.bias)).sum()
 
     text = stepped(Root(), np.ones((2, 4, 4, 1)))
-    assert "in the gradient of hidden.bias" in text
+    assert "came out of the derivative by hidden.bias" in text
     assert "at        hidden.bias" in text
 
 
@@ -218,6 +242,18 @@ def test_evaluation():
     assert result.confusion.tolist() == [[3, 0, 0], [1, 0, 0], [0, 0, 0]]
     assert result.class_accuracy == [1, 0, None]
     assert result.loss == pytest.approx(np.log(np.e + 2) - 0.75, rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_is_not_reported_as_one():
+    model = Net()
+    model.out.bias = Tensor(np.array([0, np.nan], np.float32))
+    with pytest.raises(NonFiniteError, match=r"evaluation: the loss is not finite\n  received  loss nan on 13 images"):
+        evaluate(model, DATA.test.x, DATA.test.y)
+
+
+def test_labels_must_fit():
+    with pytest.raises(ShapeError, match="label 7, 2 classes"):
+        evaluate(Net(), DATA.test.x, np.full(13, 7))
 
 
 def test_prediction_goes_by_batches_and_keeps_the_mode():
@@ -244,9 +280,11 @@ def session(tmp_path, monkeypatch):
     def create(name, *, seed=0, classes=10, in_channels=1, input_size=28):
         model = Net(classes)
         model.initialise(seed)
+        model.config = {"name": name, "classes": classes, "in_channels": in_channels, "input_size": input_size}
         return model
 
     monkeypatch.setattr("juanji.models.create", create)
+    monkeypatch.setitem(__import__("juanji.models").models.MODELS, "net", {"input_size": 4})
     return lambda recipe=RECIPE, out=None: Session.start("bars", "net", recipe, out)
 
 
@@ -278,7 +316,7 @@ def test_a_run_leaves_everything_in_its_folder(session):
     ]
     assert float(rows[-1]["test_accuracy"]) == 1
     config = json.loads((run.path / "config.json").read_text())
-    assert config["model"] == {"name": "net", "options": {"classes": 2, "in_channels": 1, "input_size": [4, 4]}}
+    assert config["model"] == {"name": "net", "classes": 2, "in_channels": 1, "input_size": [4, 4]}
     assert config["training"]["lr"] == 0.03
     assert config["classes"] == ["upright", "lying"]
     assert set(config["versions"]) == {"juanji", "numpy", "python"}
@@ -302,6 +340,14 @@ def test_runs_are_never_overwritten(session, tmp_path):
     session(out=out).train()
     with pytest.raises(DataError, match=r"mine: there is something already[\s\S]*never overwrites"):
         session(out=out)
+
+
+def test_folders_that_cannot_be_made_are_named(session, tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(DataError, match=r"runs: the folder cannot be made[\s\S]*--out FOLDER"):
+        session()
+    with pytest.raises(DataError, match=r"mine: the folder cannot be made"):
+        session(out=tmp_path / "runs" / "mine")
 
 
 def test_nothing_is_made_for_a_run_that_cannot_begin(tmp_path, monkeypatch):
@@ -343,6 +389,27 @@ def test_a_run_interrupted_in_its_first_epoch_is_readable(session):
     assert bits(load_run(run.path).model) == before
 
 
+@pytest.mark.parametrize("place", ["snapshot", "save_run"])
+def test_an_interrupt_between_epochs_leaves_files_that_belong_together(session, monkeypatch, place):
+    run, function, calls = session(), getattr(train_run, place), []
+
+    def interrupted(*args):
+        result = function(*args)
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(train_run, place, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert len((run.path / "history.csv").read_text().splitlines()) == metrics["epochs"] + 1
+    loaded = load_run(run.path)
+    test = evaluate(loaded.model, loaded.config.preprocessing(DATA.test.x), DATA.test.y)
+    assert (test.accuracy, test.loss) == (metrics["test_accuracy"], metrics["test_loss"])
+
+
 def test_damaged_run_folders(session, tmp_path):
     run = session()
     run.train()
@@ -357,7 +424,11 @@ def test_damaged_run_folders(session, tmp_path):
         json.dumps({**good, "training": {**good["training"], "epochs": "x"}}),
         json.dumps({**good, "preprocessing": {}}),
         json.dumps({**good, "preprocessing": {**good["preprocessing"], "size": [1]}}),
-        json.dumps({**good, "model": {"name": "net", "options": {"strange": 1}}}),
+        json.dumps({**good, "model": {"name": "net", "strange": 1}}),
+        json.dumps({**good, "model": "net"}),
+        json.dumps({**good, "model": {"name": "net", "classes": 10**30}}),
+        "[" * 100_000,
+        json.dumps({**good, "more": " " * 10**7}),
         json.dumps({**good, "training": {**good["training"], "optimizer": "strange"}}),
     ]
     for text in bad:

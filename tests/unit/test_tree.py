@@ -2,7 +2,10 @@
 
 from collections import namedtuple
 
+import pytest
+
 from juanji import tree
+from juanji.errors import ArgumentError
 
 Pair = namedtuple("Pair", "a b")
 
@@ -24,3 +27,11 @@ def test_stateful_objects_are_not_leaves():
     assert tree.map(lambda leaf: leaf + 1, [1, owner]) == [2, owner]
     assert tree.map(lambda leaf: leaf, owner, lambda o: "state") == "state"
     assert list(tree.leaves([1, owner])) == [1, owner]
+
+
+def test_pairs():
+    names = ("box", "lid")
+    assert list(tree.pairs({"a": 1, "b": (2, None)}, {"b": [3, 4], "a": [5]}, names)) == [(1, [5]), (2, 3)]
+    for other in ({"a": 1}, {"a": 1, "c": 2}, [1, 2], 3):
+        with pytest.raises(ArgumentError, match=r"a lid for each box[\s\S]*in the same containers"):
+            list(tree.pairs({"a": 1, "b": 2}, other, names))

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from juanji.cell import Cell
-from juanji.errors import WeightsError
+from juanji.errors import DataError, WeightsError
 from juanji.interop import load_weights, read_metadata, save_weights
 from juanji.nn.module import Module
 
@@ -78,7 +78,7 @@ def test_a_failed_write_leaves_the_old_file(file, monkeypatch):
         raise OSError("the disk is full")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="the disk is full"):
+    with pytest.raises(DataError, match=r"model\.safetensors: the file cannot be written[\s\S]*the disk is full"):
         save_weights(Small(), file)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
@@ -179,7 +179,7 @@ def test_foreign_and_hostile_files_are_refused(content, tmp_path):
 def test_damaged_metadata(tmp_path):
     from safetensors.numpy import save_file
 
-    for text in ("{", "[1]"):
+    for text in ("{", "[1]", "[" * 100_000):
         save_file({}, tmp_path / "x", {"juanji": text})
         with pytest.raises(WeightsError, match="the metadata of a weight file is damaged"):
             read_metadata(tmp_path / "x")
