@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """What reads and writes files is imported when it is asked for."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("juanji")
     if name in ("data", "interop", "train"):
         return importlib.import_module(f"juanji.{name}")
     raise AttributeError(f"module 'juanji' has no attribute {name!r}")

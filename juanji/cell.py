@@ -23,7 +23,7 @@ class Cell:
     Writing must keep shape and dtype, and increases `version`.
     """
 
-    __slots__ = ("_tensor", "dtype", "init", "kind", "path", "shape", "version")
+    __slots__ = ("_tensor", "dtype", "init", "kind", "path", "seed", "shape", "version")
 
     def __init__(
         self,
@@ -34,22 +34,29 @@ class Cell:
         dtype: DTypeLike = "float32",
     ) -> None:
         self.shape, self.dtype, self.init, self.kind = tuple(shape), np.dtype(dtype), init, kind
-        self.version = 0
+        self.version = self.seed = 0
         self.path = ""
         self._tensor: Tensor | None = None
 
-    def initialise(self, seed: int) -> Tensor:
-        """Fill the cell anew from a seed and its path."""
-        return self.store(Tensor(self.init(random.state(seed, self.path), self.shape, self.dtype), self.dtype))
+    def initialise(self, seed: int) -> None:
+        """Empty the cell: the next reading fills it from `seed` and its path."""
+        self._tensor, self.seed = None, seed
+        self.version += 1
 
     def stored(self) -> Tensor:
-        """What the cell holds outside every transform; an empty one is filled, with seed 0."""
-        return self.initialise(0) if self._tensor is None else self._tensor
+        """What the cell holds outside every transform."""
+        if self._tensor is None:
+            state = random.state(self.seed, self.path)
+            self._tensor = Tensor(self.init(state, self.shape, self.dtype), self.dtype)
+        return self._tensor
 
-    def store(self, tensor: Tensor) -> Tensor:
+    def spec(self) -> Tensor:
+        """A tensor without value for what the cell holds."""
+        return Tensor.spec(self.shape, self.dtype)
+
+    def store(self, tensor: Tensor) -> None:
         self._tensor = tensor
         self.version += 1
-        return tensor
 
     def convert(self, dtype: DTypeLike) -> None:
         """Hold floating numbers of another precision from now on; cells of whole numbers stay as they are."""

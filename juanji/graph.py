@@ -8,6 +8,7 @@ pushed forward and cotangents pulled back by the same few lines for all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -143,10 +144,9 @@ class Composite:
     lower: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, *inputs: Tensor | None, **attrs: Any) -> Any:
-        if not recording.CURRENT.frames:
+        if not recording.active():
             return self.function(*inputs, **attrs)
-        place = recording.path()
-        with recording.grouped(lambda out, body: Node(self, inputs, attrs, out, place, body)) as outputs:
+        with folded(self, inputs, attrs) as outputs:
             result = self.function(*inputs, **attrs)
             outputs.extend(tree.leaves(result))
         return result
@@ -193,6 +193,14 @@ class Node:
         return Node(self.record, inputs, self.attrs, (output,), self.path)
 
 
+def folded(
+    record: Composite, inputs: tuple[Any, ...], attrs: Mapping[str, Any]
+) -> AbstractContextManager[list[Tensor]]:
+    """What is recorded inside becomes the body of one node; the caller adds its outputs to the list."""
+    place = recording.path()
+    return recording.grouped(lambda outputs, body: Node(record, inputs, attrs, outputs, place, body))
+
+
 def flatten(nodes: Iterable[Node]) -> Iterator[Node]:
     """Inline every composite. Its body speaks of the same tensors, so nothing needs renaming."""
     for node in nodes:
@@ -202,12 +210,25 @@ def flatten(nodes: Iterable[Node]) -> Iterator[Node]:
             yield node
 
 
+def replay(nodes: Iterable[Node], values: Tangents) -> None:
+    """Evaluate nodes on the values of tensors in `values`, which gains the results; paths and composites stay."""
+    for node in nodes:
+        with recording.at(node.path):
+            if not node.body:
+                node.at(values)
+                continue
+            with folded(node.record, tuple(values.get(id(x), x) for x in node.inputs), node.attrs) as outputs:
+                replay(node.body, values)
+                outputs.extend(values.get(id(x), x) for x in node.outputs)
+
+
 def pushforward(nodes: Iterable[Node], tangents: Tangents) -> None:
     """Forward mode (002 §3): walk the nodes in order, adding each result's tangent to `tangents`."""
     for node in flatten(nodes):
         known = [tangents.get(id(x)) for x in node.inputs]
         if any(tangent is not None for tangent in known) and node.outputs[0].is_floating:
-            tangent = node.record.kind.push(node, known)
+            with recording.at(node.path):
+                tangent = node.record.kind.push(node, known)
             if tangent is not None:
                 tangents[id(node.outputs[0])] = tangent
 
@@ -233,9 +254,10 @@ def pullback(
         place = id(node.outputs[0])
         cotangent = cotangents.get(place) if keep else cotangents.pop(place, None)
         if cotangent is not None:
-            for tensor, share in shares(node, cotangent, wanted, rules or {}):
-                seen = cotangents.get(id(tensor))
-                cotangents[id(tensor)] = share if seen is None else seen + share
+            with recording.at(node.path):
+                for tensor, share in shares(node, cotangent, wanted, rules or {}):
+                    seen = cotangents.get(id(tensor))
+                    cotangents[id(tensor)] = share if seen is None else seen + share
 
 
 def shares(
@@ -274,15 +296,14 @@ class Graph:
 
     def __call__(self, *args: Any) -> Any:
         values = self.bind(*args)
-        for node in flatten(self.nodes):
-            node.at(values)
+        replay(self.nodes, values)
         for cell, tensor in self.writes.items():
             recording.write(cell, values.get(id(tensor), tensor))
         return tree.map(lambda output: values.get(id(output), output), self.outputs)
 
     def bind(self, *args: Any) -> Tangents:
         """The values that arguments (tensors in any containers) and cells give to the graph's inputs, by identity."""
-        given = [x for x in tree.leaves(args) if hasattr(x, "__array__") and not isinstance(x, np.generic)]
+        given = [x for x in tree.leaves(args) if is_array(x)]
         received = [f"{tuple(x.shape)} {x.dtype}" for x in given]
         if received != [f"{x.shape} {x.dtype}" for x in self.inputs]:
             raise ShapeError(
@@ -332,6 +353,11 @@ class Graph:
             lines.append(f"h{i} = {formula(node, labels)}: {node.outputs[0].dtype}{list(node.outputs[0].shape)}")
             labels[id(node.outputs[0])] = f"h{i}"
         return "\n".join([*lines, "return " + ", ".join(name_of(x, labels) for x in tree.leaves(self.outputs))])
+
+
+def is_array(value: Any) -> bool:
+    """Whether a trace takes `value` for an input: tensors and NumPy's arrays, not its numbers."""
+    return hasattr(value, "__array__") and not isinstance(value, np.generic)
 
 
 def formula(node: Node, labels: Mapping[int, str]) -> str:

@@ -97,7 +97,7 @@ def read(cell: Cell) -> Tensor:
         if cell in frame.bound:
             return frame.bound[cell]
         if frame.traces:
-            frame.bind(cell, cell.stored().without_value())
+            frame.bind(cell, cell.spec())
             return frame.bound[cell]
     return cell.stored()
 
@@ -116,18 +116,31 @@ def path() -> str:
     return CURRENT.path
 
 
+def active() -> bool:
+    """Whether any frame is open."""
+    return bool(CURRENT.frames)
+
+
 @contextmanager
-def scope(place: str, owner: Any) -> Iterator[None]:
-    """Inside, `place` is the path, unless it is empty; an error that passes gets the place it was raised at."""
+def at(place: str) -> Iterator[None]:
+    """Inside, `place` is the path, unless it is empty."""
     outside = CURRENT.path
     CURRENT.path = place or outside
     try:
         yield
-    except JuanjiError as error:
-        error.at = error.at or f"{CURRENT.path} ({owner.label})".strip()
-        raise
     finally:
         CURRENT.path = outside
+
+
+@contextmanager
+def scope(place: str, owner: Any) -> Iterator[None]:
+    """A call of the module at `place`: as `at`, and an error that passes is told where it was raised."""
+    with at(place):
+        try:
+            yield
+        except JuanjiError as error:
+            error.at = error.at or f"{CURRENT.path} ({owner.label})".strip()
+            raise
 
 
 def note_call(owner: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:

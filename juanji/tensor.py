@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from juanji import recording, tree
-from juanji.errors import DTypeError, ShapeError, TraceError
-from juanji.graph import PRIMITIVES, Array, Composite, Examples, Graph, Node, register
+from juanji.errors import ArgumentError, DTypeError, ShapeError, TraceError
+from juanji.graph import PRIMITIVES, Array, Composite, Examples, Graph, Node, is_array, register
 
 DType = np.dtype[Any]
 DTypeLike = Any
@@ -303,7 +303,7 @@ def trace(function: Callable[..., Any], *args: Any) -> Graph:
     inputs: list[Tensor] = []
 
     def enter(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor | np.ndarray):
+        if not is_array(leaf):
             return leaf
         inputs.append(Tensor.of(leaf).without_value())
         frame.keep(inputs[-1:])
@@ -311,6 +311,13 @@ def trace(function: Callable[..., Any], *args: Any) -> Graph:
 
     with recording.Frame(traces=True) as frame:
         outputs = function(*tree.map(enter, args))
+    if not inputs and not frame.cells:
+        raise ArgumentError(
+            "trace: there is nothing to trace",
+            received=f"{len(args)} arguments, no tensor or array among them, and no cell was read",
+            rule="numbers and other values are fixed when a function is traced",
+            fix="jj.trace(f, jj.Tensor(1.0))",
+        )
     return Graph(
         inputs=tuple(inputs),
         nodes=tuple(frame.nodes),
@@ -332,6 +339,6 @@ def input_names(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str,
     names: list[str] = []
     for i, arg in enumerate(args):
         name = parameters[i] if i < len(parameters) else f"x{i}"
-        count = sum(isinstance(leaf, Tensor | np.ndarray) for leaf in tree.leaves(arg))
+        count = sum(is_array(leaf) for leaf in tree.leaves(arg))
         names += [name] if count == 1 else [f"{name}{j}" for j in range(count)]
     return tuple(names)

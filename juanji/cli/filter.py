@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from juanji.data import filters, read_image, write_image
+from juanji.errors import ArgumentError
 
 
 def filter_image(
@@ -30,6 +31,8 @@ def filter_image(
 
       juanji filter photo.jpg --kernel edges -o edges.png
     """
+    if out.resolve() == image.resolve():
+        raise ArgumentError(f"{out}: this would overwrite the image that is filtered", fix="another name behind -o")
     pixels = read_image(image)
     opaque, alpha = pixels[..., :3], pixels[..., 3:]
     write_image(out, np.concatenate([filters.apply(opaque, kernel), alpha], axis=-1))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from juanji.errors import DataError
 from juanji.graph import Array
 from juanji.train import Run, load_run
+
+BLANK = 0.01  # standard deviation of an image that shows nothing; black is 0, white 1
 
 
 def predict(
@@ -25,7 +29,8 @@ def predict(
 
     Each image is stretched to the size the network was trained with and turned to grey or colour like the training
     images. A network trained on the digits expects one digit, light on a black ground, that fills the picture; for
-    dark ink on light paper use --invert. Images that look wrong in this way are told on the error output.
+    dark ink on light paper use --invert. Images that look wrong in this way are told on the error output, and so are
+    those that cannot be read; the exit code is 2 then.
 
     Examples:
 
@@ -34,19 +39,27 @@ def predict(
       juanji predict runs/digits-lenet5-1 scans/*.jpg --invert --top 1 --json
     """
     loaded = load_run(run)
-    x = np.stack([loaded.config.preprocessing.read(path) for path in images])
+    read = list(readable(loaded, images))
+    paths, x = [path for path, _ in read], np.stack([image for _, image in read]) if read else np.zeros(0)
     if invert:
         x = 1 - x
-    warn(loaded, images, x)
+    warn(loaded, paths, x)
     results: list[dict[str, Any]] = [
         {"image": str(path), "predictions": likeliest(loaded.classes, row, top)}
-        for path, row in zip(images, loaded.predict(x), strict=True)
+        for path, row in zip(paths, loaded.predict(x) if read else (), strict=True)
     ]
-    if as_json:
-        print(json.dumps(results, ensure_ascii=False))
-        return
-    for result in results:
-        print(text(result))
+    print(json.dumps(results, ensure_ascii=False) if as_json else "\n".join(map(text, results)))
+    if len(read) < len(images):
+        raise typer.Exit(2)
+
+
+def readable(run: Run, images: list[Path]) -> Iterator[tuple[Path, Array]]:
+    """The images that can be read, in the run's size and channels; of the others the error output tells."""
+    for path in images:
+        try:
+            yield path, run.config.preprocessing.read(path)
+        except DataError as error:
+            print(f"juanji: {error}", file=sys.stderr)
 
 
 def text(result: dict[str, Any]) -> str:
@@ -59,13 +72,13 @@ def likeliest(classes: tuple[str, ...], probabilities: Array, top: int) -> list[
     return [{"class": classes[i], "probability": float(probabilities[i])} for i in order]
 
 
-def warn(run: Run, images: list[Path], x: Array) -> None:
-    """Tell of images that are mostly light, where those the network was trained on are mostly dark."""
+def warn(run: Run, paths: list[Path], x: Array) -> None:
+    """Tell of images that are blank, or mostly light where those the network was trained on are mostly dark."""
     mean = run.config.preprocessing.mean
-    if sum(mean) / len(mean) > 0.5:
-        return
-    for path, image in zip(images, x, strict=True):
-        if image.mean() > 0.5:
+    for path, image in zip(paths, x, strict=True):
+        if image.std() < BLANK:
+            print(f"{path}: this image is blank; what follows means nothing.", file=sys.stderr)
+        elif image.mean() > 0.5 > sum(mean) / len(mean):
             print(
                 f"{path}: this image is mostly light (mean {image.mean():.2f}); the network was trained on mostly "
                 f"dark ones (mean {sum(mean) / len(mean):.2f}). --invert swaps dark and light.",

@@ -36,6 +36,14 @@ class Images:
                 rule="x (N, H, W, C), y (N,)",
             )
 
+        if self.x.size and not (self.x.min() >= 0 and self.x.max() <= 1):
+            raise DataError(
+                "these arrays are not labelled images",
+                received=f"values from {self.x.min():g} to {self.x.max():g}",
+                rule="from 0, black, to 1, white",
+                fix="divide bytes by 255",
+            )
+
     def __len__(self) -> int:
         return len(self.y)
 

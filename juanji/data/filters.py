@@ -29,6 +29,7 @@ def gaussian(sigma: float = 1.0) -> Array:
     return np.outer(line, line)
 
 
+STRIP = 1 << 24  # elements of windows that are written out at a time
 SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 8
 
 # Kernels of images by name. Sobel's is a pair: differences across and down, whose length is taken.
@@ -81,6 +82,10 @@ def convolved(x: Array, taps: Array) -> Array:
     axes = taps.ndim
     before = [(size // 2, (size - 1) // 2) for size in taps.shape]
     padded = np.pad(x, before + [(0, 0)] * (x.ndim - axes), mode="edge")
-    planes = np.moveaxis(padded, -1, 0) if x.ndim > axes else padded[None]
-    result = np.asarray(conv(planes[..., None], np.flip(taps)[..., None, None]))[..., 0]
+    planes = (np.moveaxis(padded, -1, 0) if x.ndim > axes else padded[None])[..., None]
+    weights, overlap = np.flip(taps)[..., None, None], taps.shape[0] - 1
+    # In strips of rows: the definition of convolution writes out every window, too much for a whole photograph.
+    rows = max(1, STRIP // (math.prod(planes.shape) // planes.shape[1] * taps.size))
+    strips = (planes[:, i : i + rows + overlap] for i in range(0, x.shape[0], rows))
+    result = np.concatenate([np.asarray(conv(strip, weights)) for strip in strips], axis=1)[..., 0]
     return np.moveaxis(result, 0, -1) if x.ndim > axes else result[0]

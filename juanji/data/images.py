@@ -20,7 +20,7 @@ MODES = {
     "1": ("L", 255), "L": ("L", 255), "LA": ("LA", 255), "La": ("LA", 255),
     "RGB": ("RGB", 255), "RGBX": ("RGB", 255), "RGBA": ("RGBA", 255), "RGBa": ("RGBA", 255),
     "YCbCr": ("RGB", 255), "CMYK": ("RGB", 255),
-    "I;16": ("I;16", 65535), "I;16L": ("I;16L", 65535), "I;16B": ("I;16B", 65535), "I": ("I", 65535),
+    "I;16": ("I;16", 65535), "I;16L": ("I;16L", 65535), "I;16B": ("I;16B", 65535),
 }  # fmt: skip
 # Where a palette, or one colour that stands for transparency, has to be looked up first.
 WITH_PALETTE = {"P": "RGB", "PA": "RGBA"}
@@ -50,6 +50,8 @@ def decode(path: Path) -> Array:
     """The pixels of a file as float32 (H, W, C) in 0…1, with its own channels: 1, 2, 3 or 4."""
     from PIL import Image, ImageOps
 
+    if path.is_dir():
+        raise DataError(f"{path}: this is a folder", rule="image files", fix=f"name them, as in {path / '*.png'}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -140,6 +142,10 @@ def write_image(path: str | Path, image: Array) -> None:
     """
     from PIL import Image
 
+    if image.ndim != 3 or image.shape[-1] not in (1, 3, 4):
+        raise ArgumentError(
+            "write_image: not an image", received=f"shape {image.shape}", rule="(H, W, C), C = 1, 3 or 4"
+        )
     values = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
     encoded, ending = io.BytesIO(), Path(path).suffix.lower()
     try:

@@ -30,7 +30,7 @@ class Module(Stateful):
     def __call__(self, *args: Any, **options: Any) -> Any:
         with recording.scope(self.place, self):
             output = self.forward(*args, **options)
-            if recording.CURRENT.frames:
+            if recording.active():
                 recording.note_call(self, *(tensors(values) for values in (args, output)))
             return output
 

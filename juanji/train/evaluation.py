@@ -26,7 +26,11 @@ def logits(model: Module, x: Array) -> Array:
 
 
 def predict(model: Module, x: Array) -> Array:
-    """The probabilities of the classes, (N, classes), of images x (N, H, W, C). Raises DataError for no images."""
+    """The probabilities of the classes, (N, classes), of images x (N, H, W, C). Raises DataError for no images.
+
+    The images are given to the network as they are: use `Preprocessing` first, as `Run.predict` does, where it was
+    trained on standardised ones.
+    """
     return np.asarray(softmax(Tensor(logits(model, x))))
 
 

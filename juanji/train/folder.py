@@ -155,7 +155,7 @@ def load_run(path: str | Path) -> Run:
     config = read_config(path / CONFIG)
     try:
         model = config.create()
-    except (JuanjiError, TypeError, ValueError, OverflowError, MemoryError) as error:
+    except (JuanjiError, TypeError, ValueError, OverflowError) as error:
         raise damaged(path / CONFIG, f"the model cannot be built: {error}") from None
     load_weights(model, path / WEIGHTS)
     return Run(path, config, model.eval())

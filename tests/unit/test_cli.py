@@ -134,6 +134,28 @@ def test_dark_on_light_is_told_and_can_be_inverted(run, digit, capsys, tmp_path)
     assert json.loads(output)[0]["predictions"][0]["class"] == str(truth)
 
 
+def test_one_bad_file_does_not_cost_the_others(run, digit, capsys, tmp_path):
+    (tmp_path / "bad.png").write_text("not an image")
+    code, output, errors = call(capsys, "predict", run[0], tmp_path / "bad.png", digit[0], tmp_path, "--json")
+    assert code == 2
+    assert [result["image"] for result in json.loads(output)] == [str(digit[0])]
+    assert "bad.png: the image cannot be read" in errors
+    assert "this is a folder" in errors
+
+
+def test_blank_images_are_told(run, capsys, tmp_path):
+    Image.new("L", (28, 28), 0).save(tmp_path / "black.png")
+    _, _, errors = call(capsys, "predict", run[0], tmp_path / "black.png")
+    assert "black.png: this image is blank; what follows means nothing." in errors
+
+
+def test_filter_does_not_overwrite_its_image(capsys, tmp_path):
+    Image.new("L", (8, 8), 9).save(tmp_path / "x.png")
+    code, _, errors = call(capsys, "filter", tmp_path / "x.png", "--kernel", "blur", "-o", tmp_path / "x.png")
+    assert code == 2
+    assert "this would overwrite the image that is filtered" in errors
+
+
 def test_summary(capsys):
     code, output, _ = call(capsys, "summary", "lenet5", "--input", "32,32,3", "--classes", "7")
     assert code == 0

@@ -19,6 +19,14 @@ def test_every_kernel_agrees_with_scipy(name):
     assert np.allclose(result, expected, atol=1e-5)
 
 
+def test_large_images_are_filtered_in_strips(monkeypatch):
+    image = np.random.default_rng(0).random((37, 11, 3), np.float32)
+    whole = {name: filters.apply(image, name) for name in filters.KERNELS}
+    monkeypatch.setattr(filters, "STRIP", 1)
+    for name, expected in whole.items():
+        np.testing.assert_allclose(filters.apply(image, name), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_sobel_is_the_length_of_the_gradient():
     ramp = np.arange(8.0)[:, None] * 3 + np.arange(9.0)[None] * 4
     inside = filters.apply(ramp, "sobel")[1:-1, 1:-1]

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import juanji as jj
 
 HEAVY = ("PIL", "typer", "rich", "safetensors", "matplotlib", "scipy", "torch", "onnx", "llvmlite")
@@ -15,6 +17,12 @@ def test_import_loads_numpy_and_nothing_heavy():
     code = f"import sys, juanji; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_version():
+    assert jj.__version__.count(".") >= 1
+    with pytest.raises(AttributeError, match="no attribute 'strange'"):
+        _ = jj.strange
 
 
 def test_one_thing_has_one_name():

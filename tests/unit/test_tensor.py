@@ -162,6 +162,25 @@ class TestTracing:
         np.testing.assert_allclose(step(np.array([1.0, 2.0])), [3, 12])
         np.testing.assert_allclose(jj.jvp(step, (np.array([1.0, 2.0]),), (np.ones(2),))[1], [6, 12])
 
+    def test_graphs_keep_composites_and_paths_when_traced_again(self):
+        model = jj.nn.Sequential(jj.nn.Linear(3, 2), jj.nn.Softmax())
+        once = jj.trace(model, jj.Tensor.spec((1, 3)))
+        twice = jj.trace(once, jj.Tensor.spec((1, 3)))
+        described = [[(node.name, node.path) for node in graph.nodes] for graph in (once, twice)]
+        assert described[0] == described[1]
+        assert ("softmax", "1") in described[1]
+        assert list(twice.cells) == list(once.cells)
+
+    def test_derivatives_stand_where_their_operators_do(self):
+        model = jj.nn.Sequential(jj.nn.Linear(3, 2), jj.nn.ReLU(), jj.nn.Linear(2, 1))
+        step = jj.trace(lambda x: jj.grad(lambda m: m(x).sum())(model), jj.Tensor.spec((4, 3)))
+        assert {node.path for node in step.flat() if node.name == "matmul"} == {"0", "2"}
+        assert all(node.path or node.name in ("identity", "sum", "broadcast_to", "reshape") for node in step.flat())
+
+    def test_nothing_to_trace(self):
+        with pytest.raises(ArgumentError, match=r"nothing to trace[\s\S]*jj\.Tensor\(1\.0\)"):
+            jj.trace(jj.exp, 1.0)
+
     def test_containers(self):
         graph = jj.trace(lambda t: {"sum": t["a"] + t["b"][0]}, {"a": np.ones(2), "b": [np.ones(2)]})
         assert graph({"a": np.ones(2), "b": [np.ones(2)]})["sum"].tolist() == [2, 2]
