@@ -264,7 +264,8 @@ class Tensor:
         calls("astype"),
         calls("flatten"),
     )
-    sum, mean, max, min, var = calls("sum"), calls("mean"), calls("max"), calls("min"), calls("var")
+    sum, mean, max, min = calls("sum"), calls("mean"), calls("max"), calls("min")
+    var, std = calls("var"), calls("std")
     argmax, argmin = calls("argmax"), calls("argmin")
 
 

@@ -14,7 +14,7 @@ from juanji.ops._geometry import away, axes_of, axis_of, floating
 from juanji.ops.elementwise import broadcast_to, stop_gradient, where
 from juanji.ops.math import equal, exp, isfinite, log, sqrt
 from juanji.ops.movement import concat, flip, reshape, take, transpose
-from juanji.tensor import Tensor, method
+from juanji.tensor import Tensor, composite, method
 
 Axis = int | Sequence[int] | None
 
@@ -66,12 +66,37 @@ def count(name: str, x: Tensor, axes: tuple[int, ...]) -> int:
     return size
 
 
+def examples(rng: np.random.Generator) -> Any:
+    yield (away(rng, 3, 4),), {"axes": (1,), "keepdims": False}
+    yield (away(rng, 2, 3, 2),), {"axes": (0, 2), "keepdims": True}
+
+
+@composite(examples, "mean")
+def mean_c(x: Tensor, *, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    return sum(x, axes, keepdims) * (1 / math.prod(x.shape[a] for a in axes))
+
+
 @method
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The mean over `axis` (003 eq. 29)."""
+    """The mean over `axis` (003 eq. 29); of truth values the part that is true, in float32."""
     x = Tensor.of(x)
+    x = x.astype("float32") if x.dtype == bool else x
     floating("mean", x)
-    return sum(x, axis, keepdims) * (1 / count("mean", x, axes_of("mean", axis, x.ndim)))
+    axes = axes_of("mean", axis, x.ndim)
+    count("mean", x, axes)
+    return mean_c(x, axes=axes, keepdims=keepdims)
+
+
+def var_examples(rng: np.random.Generator) -> Any:
+    for arrays, attrs in examples(rng):
+        yield arrays, {**attrs, "correction": 1}
+
+
+@composite(var_examples, "var")
+def var_c(x: Tensor, *, axes: tuple[int, ...], keepdims: bool, correction: int) -> Tensor:
+    size = math.prod(x.shape[a] for a in axes)
+    centred = x - mean(x, axes, keepdims=True)
+    return sum(centred * centred, axes, keepdims) * (1 / (size - correction) if size > correction else math.nan)
 
 
 @method
@@ -79,11 +104,12 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False, correction: int = 0) 
     """The mean square distance from the mean (003 eq. 30); `correction=1` divides by n − 1."""
     x = Tensor.of(x)
     floating("var", x)
-    size = count("var", x, axes_of("var", axis, x.ndim))
-    centred = x - mean(x, axis, keepdims=True)
-    return sum(centred * centred, axis, keepdims) * (1 / (size - correction) if size > correction else math.nan)
+    axes = axes_of("var", axis, x.ndim)
+    count("var", x, axes)
+    return var_c(x, axes=axes, keepdims=keepdims, correction=correction)
 
 
+@method
 def std(x: Any, axis: Axis = None, keepdims: bool = False, correction: int = 0) -> Tensor:
     """√var, with derivative 0 where that is 0."""
     variance = var(x, axis, keepdims, correction)
@@ -123,17 +149,23 @@ def argmin(x: Any, axis: int | None = None) -> Tensor:
     return argmax(reversed_order("argmin", x), axis)
 
 
+@composite(examples, "max")
+def max_c(x: Tensor, *, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    rest = [a for a in range(x.ndim) if a not in axes]
+    size = math.prod(x.shape[a] for a in axes)
+    rows = reshape(transpose(x, *rest, *axes), -1, size)
+    first = Tensor(np.arange(rows.shape[0]) * size)
+    largest = take(reshape(rows, -1), argmax(rows, 1) + first)
+    return reshape(largest, *(kept(x, axes) if keepdims else [x.shape[a] for a in rest]))
+
+
 @method
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The largest element over `axis`; of several equal ones the first gets the gradient, as in max pooling."""
     x = Tensor.of(x)
     axes = axes_of("max", axis, x.ndim)
-    size = count("max", x, axes)
-    rest = [a for a in range(x.ndim) if a not in axes]
-    rows = reshape(transpose(x, *rest, *axes), -1, size)
-    first = Tensor(np.arange(rows.shape[0]) * size)
-    largest = take(reshape(rows, -1), argmax(rows, 1) + first)
-    return reshape(largest, *(kept(x, axes) if keepdims else [x.shape[a] for a in rest]))
+    count("max", x, axes)
+    return max_c(x, axes=axes, keepdims=keepdims)
 
 
 @method
@@ -183,12 +215,16 @@ def cumsum(x: Any, axis: int = 0) -> Tensor:
     return cumsum_p(x, axis=axis_of("cumsum", axis, x.ndim))
 
 
+@composite(examples, "logsumexp")
+def logsumexp_c(x: Tensor, *, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    top = stop_gradient(max(x, axes, keepdims=True))
+    top = where(isfinite(top), top, 0.0)
+    spread = log(sum(exp(x - top), axes, keepdims=True)) + top
+    return spread if keepdims else reshape(spread, *(n for a, n in enumerate(x.shape) if a not in axes))
+
+
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """ln Σ e^x, with the largest element taken out so that nothing overflows."""
     x = Tensor.of(x)
     floating("logsumexp", x)
-    top = stop_gradient(max(x, axis, keepdims=True))
-    top = where(isfinite(top), top, 0.0)
-    spread = log(sum(exp(x - top), axis, keepdims=True)) + top
-    axes = axes_of("logsumexp", axis, x.ndim)
-    return spread if keepdims else reshape(spread, *(n for a, n in enumerate(x.shape) if a not in axes))
+    return logsumexp_c(x, axes=axes_of("logsumexp", axis, x.ndim), keepdims=keepdims)

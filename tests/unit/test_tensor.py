@@ -82,6 +82,13 @@ def test_numpy_functions_are_the_operators_of_that_name():
         np.add(x, x, out=np.zeros(2))
 
 
+def test_the_part_that_is_true():
+    right = jj.Tensor([1, 2, 3]) == jj.Tensor([1, 2, 4])
+    assert float(right.mean()) == pytest.approx(2 / 3)
+    assert right.mean().dtype == np.float32
+    assert int(right.sum()) == 2
+
+
 def test_comparison_with_what_is_no_array():
     x = jj.Tensor([1.0])
     assert (x == None) is False  # noqa: E711
