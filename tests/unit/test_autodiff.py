@@ -8,6 +8,7 @@ import pytest
 
 import juanji as jj
 from juanji.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError
+from juanji.graph import Linear, Pointwise, Primitive
 
 
 def sigmoid_of_notes(x, w, b):
@@ -206,9 +207,20 @@ def test_errors(call, error, text):
     assert len(caught.value.args) == 1
 
 
-def test_check_grads_finds_a_wrong_rule():
-    from juanji.graph import Pointwise, Primitive
+def test_check_op_finds_records_that_contradict_themselves():
+    def record(define, examples):
+        return Primitive("wrong", lambda x: (x.shape, x.dtype), define, Linear(lambda g, x: g), lambda rng: examples)
 
+    jj.testing.check_op(record(lambda x: x, [((np.ones(2),), {})]))
+    with pytest.raises(AssertionError, match="wrong has no examples"):
+        jj.testing.check_op(record(lambda x: x, []))
+    with pytest.raises(AssertionError, match="wrong: geometry says"):
+        jj.testing.check_op(record(lambda x: x[:1], [((np.ones(2),), {})]))
+    with pytest.raises(AssertionError, match="reverse derivative"):
+        jj.testing.check_op(record(lambda x: 2 * x, [((np.ones(2),), {})]))
+
+
+def test_check_grads_finds_a_wrong_rule():
     wrong = Primitive("wrong", lambda x: (x.shape, x.dtype), np.sin, Pointwise(lambda y, x: jj.sin(x)), lambda rng: [])
     jj.check_grads(jj.sin, [np.array([0.5, 1.0])])
     with pytest.raises(AssertionError, match="forward derivative"):

@@ -8,6 +8,7 @@ import pytest
 
 import juanji as jj
 from juanji.errors import ArgumentError, DTypeError, ShapeError, TraceError
+from juanji.graph import PRIMITIVES
 
 
 @pytest.mark.parametrize("dtype", jj.tensor.DTYPES)
@@ -117,6 +118,11 @@ def test_comparison_with_what_is_no_array():
         (lambda x: x.reshape(1, 3)[:, :0].max(axis=1), ShapeError, "nothing to reduce"),
         (lambda x: jj.matmul(x, np.ones(2)), ShapeError, "matrices do not fit"),
         (lambda x: jj.matmul(x, 2.0), ShapeError, "a scalar is no matrix"),
+        (lambda x: jj.matmul(np.ones((2, 1, 3)), np.ones((3, 3, 1))), ShapeError, "batches do not broadcast"),
+        (lambda x: PRIMITIVES["add"](x, jj.Tensor([1.0])), ShapeError, "add: shapes differ"),
+        (lambda x: PRIMITIVES["add"](x, x.astype("float32")), DTypeError, "add: the tensors have different dtypes"),
+        (lambda x: PRIMITIVES["where"](x > 0, x[:1], x[:1]), ShapeError, "where: shapes differ"),
+        (lambda x: PRIMITIVES["pad"](x, low=(-1,), high=(0,), interior=(0,)), ArgumentError, "pad: bad widths"),
         (lambda x: jj.exp(jj.Tensor([1])), DTypeError, r"exp: needs floating-point[\s\S]*astype"),
         (lambda x: jj.where(x, x, x), DTypeError, "condition must be true or false"),
         (lambda x: jj.logical_and(x, x), DTypeError, "compare first"),
@@ -268,6 +274,14 @@ class TestCells:
 
         with pytest.raises(ArgumentError, match=r"Bad\.items: a list hides the modules in it"):
             Bad()
+
+    def test_attributes_go_away(self, counter):
+        del counter.count
+        assert list(counter.cells()) == ["scale"]
+        with pytest.raises(AttributeError, match="no attribute 'count'"):
+            _ = counter.count
+        with pytest.raises(AttributeError):
+            del counter.count
 
     def test_different_places_different_numbers(self):
         class Leaf(jj.cell.Stateful):
