@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from juanji import errors, models, nn, ops, optim, random
+from juanji import errors, ops, random
 from juanji.autodiff import grad, hvp, jacobian, jvp, value_and_grad, vjp
 from juanji.cell import Cell
 from juanji.errors import JuanjiError
@@ -13,13 +13,13 @@ from juanji.tensor import Tensor, trace
 from juanji.testing import check_grads
 
 if TYPE_CHECKING:
-    from juanji import data, interop, train
+    from juanji import data, interop, models, nn, optim, train
 
 
 def __getattr__(name: str) -> Any:
-    """What reads and writes files is imported when it is asked for."""
+    """Whatever is not the core is imported when it is asked for, so that `import juanji` stays quick."""
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("juanji")
-    if name in ("data", "interop", "train"):
+    if name in ("data", "interop", "models", "nn", "optim", "train"):
         return importlib.import_module(f"juanji.{name}")
     raise AttributeError(f"module 'juanji' has no attribute {name!r}")

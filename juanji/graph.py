@@ -166,6 +166,13 @@ def register(record: Record) -> Record:
     return record
 
 
+def primitive(
+    name: str, geometry: Callable[..., Geometry], define: Callable[..., Array], kind: Kind, examples: Examples
+) -> Primitive:
+    """Register a primitive. See `Primitive` for the parts of its record."""
+    return register(Primitive(name, geometry, define, kind, examples))
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
     """One application of a record. A composite's node holds what it is made of in `body`."""

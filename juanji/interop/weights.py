@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from juanji.checks import same_names
 from juanji.errors import WeightsError
 from juanji.interop.files import write_atomically
 from juanji.nn.module import Module
@@ -68,18 +69,20 @@ class Header:
 def check_fit(model: Module, headers: Mapping[str, Header]) -> None:
     """WeightsError unless the names, shapes and kinds of number are the model's."""
     cells = model.cells("parameter", "buffer")
-    complaints = [f"missing {name} {cell.shape}" for name, cell in cells.items() if name not in headers]
-    complaints += [f"unknown {name} {header.shape}" for name, header in headers.items() if name not in cells]
-    for name, header in headers.items():
-        if name in cells and (header.shape, header.kind) != (cells[name].shape, cells[name].dtype.kind):
-            cell = cells[name]
-            complaints.append(f"misfitting {name} {header.dtype}{header.shape}, the model's {cell.dtype}{cell.shape}")
-    if complaints:
-        raise WeightsError(
-            f"the weights do not fit {type(model).__name__}",
-            received="; ".join(complaints),
-            rule="the same names with the same shapes",
-        )
+
+    def misfit(name: str) -> str:
+        cell, header = cells[name], headers[name]
+        if (header.shape, header.kind) == (cell.shape, cell.dtype.kind):
+            return ""
+        return f"misfitting {name} {header.dtype}{header.shape}, the model's {cell.dtype}{cell.shape}"
+
+    same_names(
+        WeightsError,
+        f"the weights do not fit {model.class_name}",
+        {name: cell.shape for name, cell in cells.items()},
+        {name: header.shape for name, header in headers.items()},
+        misfit=misfit,
+    )
 
 
 @contextmanager

@@ -24,6 +24,20 @@ def check_minimum(name: str, size: Size, left: Callable[[int], int]) -> tuple[in
     return left(size[0]), left(size[1])
 
 
+def layout_hint(shape: tuple[int, ...], size: Size, channels: int) -> str:
+    """How to get (N, H, W, C) from images of `shape` that only lack axes or have them in another order; else ""."""
+    batch = shape[:1]
+    hints = {
+        (*batch, channels, *size): "images are channels last, (N, H, W, C): x.transpose(0, 2, 3, 1)",
+        (channels, *size): "images are channels last, (N, H, W, C): x.transpose(1, 2, 0)[None]",
+        (*size, channels): "add an axis for the batch first: x[None]",
+        size: "add an axis for the batch first and one for the channels last: x[None, ..., None]",
+    }
+    if channels == 1:
+        hints[*batch, *size] = "add an axis for the channels last: x[..., None], or (H, W, 1) as an input shape"
+    return hints.get(shape, "")
+
+
 def expect(name: str, x: Any, size: Size, channels: int) -> Tensor:
     """x as a tensor (N, H, W, C) of the size the network was made for. Raises ShapeError for any other."""
     x = Tensor.of(x)
@@ -32,6 +46,7 @@ def expect(name: str, x: Any, size: Size, channels: int) -> Tensor:
             f"{name}: images of another size than the network was made for",
             received=f"input {describe(x.shape, 'NHWC')}",
             rule=f"(N, H={size[0]}, W={size[1]}, C={channels})",
-            fix="resize the images, or create the model with their input_size and in_channels",
+            fix=layout_hint(x.shape, size, channels)
+            or "resize the images, or create the model with their input_size and in_channels",
         )
     return x

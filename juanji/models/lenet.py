@@ -1,4 +1,4 @@
-"""LeNet-5 as published.
+"""LeNet-5 as published, and as it is drawn today.
 
 Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", Proc. IEEE 1998.
 """
@@ -14,6 +14,7 @@ from juanji.cell import Cell
 from juanji.errors import ArgumentError
 from juanji.graph import Array
 from juanji.models._checks import Size, expect
+from juanji.models.convnet import ConvNet
 from juanji.nn import Conv2d, Linear, Module, PartialConv2d, TrainablePool2d, init
 from juanji.ops.activation import scaled_tanh
 from juanji.ops.math import square
@@ -88,15 +89,15 @@ class LeNet5Of1998(Module):
     of the first ten classes are digits; further classes get random ±1 codes, so the trained parameters stay the same.
     """
 
-    def __init__(self, classes: int, in_channels: int, input_size: Size) -> None:
+    def __init__(self, name: str, classes: int, in_channels: int, input_size: Size) -> None:
         if tuple(input_size) != (32, 32):
             raise ArgumentError(
-                "lenet5_1998: takes 32×32 images only",
+                f"{name}: takes 32×32 images only",
                 received=f"input_size {input_size}",
                 rule="as published: the last convolution leaves one pixel of 32×32",
                 fix="resize to 32×32, or the model 'lenet5', which takes any size",
             )
-        self.in_channels = in_channels
+        self.name, self.in_channels = name, in_channels
         self.c1 = Conv2d(in_channels, 6, 5)
         self.s2 = TrainablePool2d(6)
         self.c3 = PartialConv2d(6, TABLE, 5)
@@ -109,12 +110,11 @@ class LeNet5Of1998(Module):
                 cell.init = as_published if len(cell.shape) > 1 else init.zeros
 
     def forward(self, x: Any) -> Tensor:
-        x = expect("lenet5_1998", x, (32, 32), self.in_channels)
+        x = expect(self.name, x, (32, 32), self.in_channels)
         x = self.s2(scaled_tanh(self.c1(x)))
         x = self.s4(scaled_tanh(self.c3(x)))
         x = flatten(scaled_tanh(self.c5(x)))
-        logits: Tensor = self.output(scaled_tanh(self.f6(x)))
-        return logits
+        return self.output(scaled_tanh(self.f6(x)))
 
 
 def as_published(state: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -123,5 +123,21 @@ def as_published(state: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
 
 
 MODELS: dict[str, dict[str, Any]] = {
-    "lenet5_1998": {"make": LeNet5Of1998, "in_channels": 1, "input_size": 32},
+    "lenet5_1998": {
+        "about": "LeNet-5 as published, for 32×32 images",
+        "make": LeNet5Of1998,
+        "in_channels": 1,
+        "input_size": 32,
+    },
+    # ReLU, max pooling, softmax: 61,706 parameters for 28×28×1 and ten classes.
+    "lenet5": {
+        "about": "LeNet-5 as used today: ReLU, max pooling, any input size",
+        "make": ConvNet,
+        "in_channels": 1,
+        "input_size": 28,
+        "channels": (6, 16),
+        "kernel": 5,
+        "hidden": (120, 84),
+        "same_first": True,
+    },
 }

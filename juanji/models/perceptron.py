@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from juanji.checks import counts
 from juanji.models._checks import Size, expect
 from juanji.nn import Linear, Module, ModuleList
-from juanji.nn._checks import counts
 from juanji.ops.math import relu
 from juanji.ops.movement import flatten
 from juanji.tensor import Tensor
@@ -24,24 +24,35 @@ class Perceptron(Module):
     """
 
     def __init__(
-        self, classes: int, in_channels: int, input_size: Size, hidden: Sequence[int] = (256, 256, 256)
+        self,
+        name: str,
+        classes: int,
+        in_channels: int,
+        input_size: Size,
+        *,
+        hidden: Sequence[int] = (256, 256, 256),
     ) -> None:
         for width in hidden:
-            counts("perceptron", hidden=width)
-        self.input_size, self.in_channels = input_size, in_channels
+            counts(name, hidden=width)
+        self.name, self.input_size, self.in_channels = name, input_size, in_channels
         widths = [math.prod(input_size) * in_channels, *hidden, classes]
         self.layers = ModuleList([Linear(n, m) for n, m in itertools.pairwise(widths)])
 
     def forward(self, x: Any) -> Tensor:
         x = Tensor.of(x)
         if x.ndim != 2:
-            x = flatten(expect("perceptron", x, self.input_size, self.in_channels))
+            x = flatten(expect(self.name, x, self.input_size, self.in_channels))
         for layer in self.layers[:-1]:
             x = relu(layer(x))
-        logits: Tensor = self.layers[-1](x)
-        return logits
+        return self.layers[-1](x)
 
 
 MODELS: dict[str, dict[str, Any]] = {
-    "perceptron": {"make": Perceptron, "in_channels": 1, "input_size": 28, "hidden": (256, 256, 256)},
+    "perceptron": {
+        "about": "three dense layers of 256 (note 003)",
+        "make": Perceptron,
+        "in_channels": 1,
+        "input_size": 28,
+        "hidden": (256, 256, 256),
+    },
 }

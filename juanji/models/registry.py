@@ -1,19 +1,20 @@
-"""Networks by name. A model is a small dictionary: which class, for which images, with which options."""
+"""Networks by name. A model is a small dictionary: what it is, which class, for which images, with which options.
+
+The class is called with the name, `classes`, `in_channels` and `input_size`; keyword-only arguments are the options.
+"""
 
 from __future__ import annotations
 
 import inspect
 from typing import Any
 
+from juanji.checks import counts, per_axis, whole
 from juanji.errors import ArgumentError, unknown_name
 from juanji.models import convnet, lenet, perceptron
-from juanji.nn._checks import counts
 from juanji.nn.module import Module
-from juanji.ops._geometry import per_axis
 
 MODELS: dict[str, dict[str, Any]] = {**perceptron.MODELS, **convnet.MODELS, **lenet.MODELS}
 EVERYWHERE = ("classes", "in_channels", "input_size")
-HIDDEN = (*EVERYWHERE, "title")
 
 
 def names() -> list[str]:
@@ -47,21 +48,29 @@ def create(
     `model.config` holds everything needed to create it again: `create(**model.config)`. Raises UnknownNameError for an
     unknown name, ShapeError for images too small for the network, ArgumentError for other arguments out of range.
     """
-    settings = dict(entry(name))
-    make = settings.pop("make")
-    taken = [option for option in inspect.signature(make).parameters if option not in HIDDEN]
+    settings = {key: value for key, value in entry(name).items() if key not in ("about", "make")}
+    make = entry(name)["make"]
+    check_options(name, make, options)
+    given = {"classes": classes, "in_channels": in_channels, "input_size": input_size, **options}
+    settings |= {key: value for key, value in given.items() if value is not None or key in options}
+    counts(name, classes=classes, in_channels=settings["in_channels"])
+    whole(name, seed=seed)
+    settings["input_size"] = per_axis(name, "input_size", settings["input_size"], 2, least=1)
+    model: Module = make(name, **settings)
+    model.config = {"name": name, **{key: settings[key] for key in EVERYWHERE}, "seed": seed, **options}
+    model.initialise(seed)
+    return model
+
+
+def check_options(name: str, make: Any, options: dict[str, Any]) -> None:
+    """Raise ArgumentError, with the nearest names, for options that a model does not take."""
+    parameters = inspect.signature(make).parameters.values()
+    taken = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    known = [*EVERYWHERE, "seed", *taken]
     if unknown := sorted(set(options) - set(taken)):
         raise ArgumentError(
             f"{name} has no such option",
             received=", ".join(unknown),
-            rule="classes, in_channels, input_size, seed" + "".join(f", {option}" for option in taken),
+            rule=", ".join(known),
+            fix=unknown_name("option", unknown[0], known).fix,
         )
-    settings |= {"classes": classes, **options}
-    settings |= {} if in_channels is None else {"in_channels": in_channels}
-    settings |= {} if input_size is None else {"input_size": input_size}
-    counts(name, classes=settings["classes"], in_channels=settings["in_channels"])
-    settings["input_size"] = per_axis(name, "input_size", settings["input_size"], 2, least=1)
-    model: Module = make(**settings)
-    model.config = {"name": name, **{key: settings[key] for key in EVERYWHERE}, "seed": seed, **options}
-    model.initialise(seed)
-    return model

@@ -1,59 +1,20 @@
-"""Checks and ways of showing arguments that layers share."""
+"""What layers share: checks of the images they are called with, and how they show their arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from juanji.errors import ArgumentError, ShapeError, describe
-from juanji.ops.convspec import SPATIAL, letters, pairs
+from juanji.checks import counts as counts  # train.recipe takes these two from here
+from juanji.checks import share as share
+from juanji.errors import ShapeError, describe
+from juanji.ops.convspec import SPATIAL, letters, padding_pairs
 from juanji.tensor import Tensor
-
-
-def counts(name: str, **arguments: Any) -> None:
-    """Raise ArgumentError unless every argument is a whole number of at least 1."""
-    for argument, value in arguments.items():
-        if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < 1:
-            raise ArgumentError(
-                f"{name}: bad {argument}",
-                received=f"{argument}={value!r}",
-                rule="a whole number of at least 1",
-            )
-
-
-def share(name: str, **arguments: Any) -> None:
-    """Raise ArgumentError unless every argument is a number from 0 to 1."""
-    for argument, value in arguments.items():
-        if not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise ArgumentError(f"{name}: bad {argument}", received=f"{argument}={value!r}", rule="from 0 to 1")
-
-
-def one_of(name: str, argument: str, value: Any, choices: Sequence[str]) -> str:
-    """`value`, or ArgumentError where it is none of `choices`."""
-    if value not in choices:
-        raise ArgumentError(
-            f"{name}: unknown {argument}",
-            received=f"{argument}={value!r}",
-            rule="one of " + ", ".join(map(repr, choices)),
-        )
-    return str(value)
-
-
-def dividing(name: str, groups: int, **channels: int) -> None:
-    """Raise ArgumentError unless `groups` divides all of the channels."""
-    counts(name, groups=groups, **channels)
-    if any(count % groups for count in channels.values()):
-        raise ArgumentError(
-            f"{name}: the groups do not divide the channels",
-            received=", ".join(f"{key}={value}" for key, value in {"groups": groups, **channels}.items()),
-            rule="the channels are multiples of groups",
-        )
 
 
 def padding_of(name: str, padding: Any, rank: int) -> Any:
     """`padding` if it is of a form that a convolution over `rank` axes takes; ArgumentError otherwise."""
     unit = (1,) * rank
-    pairs(name, padding, unit, unit, unit)
+    padding_pairs(name, padding, unit, unit, unit)
     return padding
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from juanji.cell import Cell
+from juanji.checks import counts, one_of
 from juanji.errors import ArgumentError
-from juanji.nn._checks import counts, one_of, shown
+from juanji.nn._checks import shown
 from juanji.nn.init import constant_of
 from juanji.nn.module import Module
 from juanji.ops import activation as f
@@ -166,20 +167,20 @@ class Hardtanh(Module):
 
 
 class Softmax(Module):
-    """eˣ/Σeˣ along an axis, the last by default (000, 001, 003)."""
+    """eˣ/Σeˣ along axis `dim`, the last by default (000, 001, 003)."""
 
-    def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = dim
 
     def forward(self, x: Any) -> Tensor:
-        return f.softmax(x, self.axis)
+        return f.softmax(x, self.dim)
 
     def extra(self) -> str:
-        return shown(axis=(self.axis, -1))
+        return shown(dim=(self.dim, -1))
 
 
 class LogSoftmax(Softmax):
     """The logarithm of softmax, without underflow."""
 
     def forward(self, x: Any) -> Tensor:
-        return f.log_softmax(x, self.axis)
+        return f.log_softmax(x, self.dim)

@@ -22,22 +22,35 @@ def named(name: str, modules: tuple[Any, ...]) -> dict[str, Module]:
         pairs = [(str(i), module) for i, module in enumerate(modules)]
     for key, module in pairs:
         if not isinstance(module, Module):
-            raise ArgumentError(f"{name}: not a module", received=f"{key}: {module!r}", rule="instances of Module")
+            raise ArgumentError(
+                f"{name}: not a module",
+                received=f"{key}: {module!r}",
+                rule="instances of Module",
+                fix=as_module(module),
+            )
     return dict(pairs)
+
+
+def as_module(value: Any) -> str:
+    """The layer that is meant by its class or by the function of its name, `nn.ReLU()` by `jj.relu`."""
+    from juanji import nn
+
+    wanted = getattr(value, "__name__", "").replace("_", "").lower()
+    return next((f"nn.{layer}()" for layer in nn.__all__ if layer.lower() == wanted), "")
 
 
 class Container(Module):
     """Holds modules under names, in order. Takes them as arguments, a dictionary, or (name, module) pairs."""
 
     def __init__(self, *modules: Any) -> None:
-        for key, module in named(type(self).__name__, modules).items():
+        for key, module in named(self.class_name, modules).items():
             self.put(key, module)
 
     def put(self, key: str, module: Module) -> None:
         """Hold `module` under `key`. Raises ArgumentError for a key that cannot be in a path or hides an attribute."""
         if not key or "." in key or (key not in self._children and hasattr(self, key)):
             raise ArgumentError(
-                f"{type(self).__name__}: this name cannot be used",
+                f"{self.class_name}: this name cannot be used",
                 received=repr(key),
                 rule="not empty, no full stop, no attribute of modules",
             )
@@ -62,12 +75,12 @@ class Container(Module):
         if isinstance(key, str):
             if key not in self._children:
                 raise UnknownNameError(
-                    f"{type(self).__name__} holds no {key!r}", received=repr(key), rule=", ".join(self._children)
+                    f"{self.class_name} holds no {key!r}", received=repr(key), rule=", ".join(self._children)
                 )
             return self._children[key]
         places = list(self._children.values())
         if not -len(places) <= key < len(places):
-            raise IndexError(f"there is no module {key}: {type(self).__name__} holds {len(places)}")
+            raise IndexError(f"there is no module {key}: {self.class_name} holds {len(places)}")
         return places[key]
 
     @staticmethod
@@ -79,7 +92,7 @@ class Container(Module):
 
     def append(self: Self, module: Module) -> Self:
         """Add `module` at the end, under the next number. Returns the container."""
-        ((_, checked),) = named(type(self).__name__, (module,)).items()
+        ((_, checked),) = named(self.class_name, (module,)).items()
         self.put(str(len(self)), checked)
         return self
 

@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 from juanji.cell import Cell
+from juanji.checks import counts, dividing, one_of, per_axis
 from juanji.errors import ArgumentError
 from juanji.nn import init
-from juanji.nn._checks import counts, dividing, images, one_of, padding_of, shown, with_channels
+from juanji.nn._checks import images, padding_of, shown, with_channels
 from juanji.nn.module import Module
-from juanji.ops._geometry import per_axis
 from juanji.ops.conv import conv, conv_transpose
-from juanji.ops.convspec import pairs, plan
+from juanji.ops.convspec import output_paddings, padding_pairs, plan, span_of
 from juanji.ops.deform import deform_conv
 from juanji.ops.local import locally_connected
 from juanji.ops.math import add
@@ -52,8 +52,10 @@ class ConvNd(Module):
         bias: bool = True,
         padding_mode: str = "zeros",
     ) -> None:
-        name = type(self).__name__
-        dividing(name, groups, in_channels=in_channels, out_channels=out_channels)
+        name = self.class_name
+        counts(name, in_channels=in_channels, out_channels=out_channels)
+        received = f"groups={groups!r}, in_channels={in_channels}, out_channels={out_channels}"
+        dividing(name, groups, in_channels, out_channels, received=received)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = per_axis(name, "kernel_size", kernel_size, self.rank, least=1)
         self.stride = per_axis(name, "stride", stride, self.rank, least=1)
@@ -70,15 +72,15 @@ class ConvNd(Module):
         self.bias: Any = Cell((self.out_channels,), init.within(1 / math.sqrt(fan_in))) if bias else None
 
     def images(self, x: Any) -> Tensor:
-        name = type(self).__name__
+        name = self.class_name
         return with_channels(name, images(name, x, self.rank), self.in_channels)
 
     def bordered(self, x: Tensor) -> tuple[Tensor, Any]:
         """x and the padding that is left to do, zeros."""
         if self.padding_mode == "zeros":
             return x, self.padding
-        span = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
-        widths = pairs(type(self).__name__, self.padding, x.shape[1:-1], span, self.stride)
+        span = span_of(self.kernel_size, self.dilation)
+        widths = padding_pairs(self.class_name, self.padding, x.shape[1:-1], span, self.stride)
         return pad(x, [(0, 0), *widths, (0, 0)], mode=PADDING_MODES[self.padding_mode]), 0
 
     def forward(self, x: Any) -> Tensor:
@@ -148,16 +150,8 @@ class ConvTransposeNd(ConvNd):
         bias: bool = True,
         dilation: Any = 1,
     ) -> None:
-        name = type(self).__name__
-        self.output_padding = per_axis(name, "output_padding", output_padding, self.rank, least=0)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
-        limits = [max(s, d) for s, d in zip(self.stride, self.dilation, strict=True)]
-        if any(extra and extra >= limit for extra, limit in zip(self.output_padding, limits, strict=True)):
-            raise ArgumentError(
-                f"{name}: bad output_padding",
-                received=f"output_padding={output_padding!r}, stride {self.stride}, dilation {self.dilation}",
-                rule="less than stride or dilation",
-            )
+        self.output_padding = output_paddings(self.class_name, output_padding, self.stride, self.dilation)
 
     def _fill(self, channels: tuple[int, int], bias: bool) -> None:
         super()._fill((self.out_channels // self.groups, self.in_channels), bias)
@@ -257,7 +251,7 @@ class LocallyConnectedNd(Module):
         padding: Any = 0,
         bias: bool = True,
     ) -> None:
-        name = type(self).__name__
+        name = self.class_name
         counts(name, in_channels=in_channels, out_channels=out_channels)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = per_axis(name, "kernel_size", kernel_size, self.rank, least=1)
@@ -271,7 +265,7 @@ class LocallyConnectedNd(Module):
         self.bias = Cell((*places, out_channels), begin) if bias else None
 
     def forward(self, x: Any) -> Tensor:
-        name = type(self).__name__
+        name = self.class_name
         x = with_channels(name, images(name, x, self.rank), self.in_channels)
         return locally_connected(
             x, self.weight, self.bias, size=self.kernel_size, stride=self.stride, padding=self.padding

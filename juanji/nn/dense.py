@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from juanji.cell import Cell
+from juanji.checks import counts
 from juanji.errors import ShapeError
 from juanji.nn import init
-from juanji.nn._checks import counts, shown
+from juanji.nn._checks import shown
 from juanji.nn.module import Module
 from juanji.ops.linalg import linear
 from juanji.ops.movement import reshape
@@ -35,24 +36,24 @@ class Linear(Module):
 
 
 class Flatten(Module):
-    """Axes `start_axis` to `end_axis` made one: (N, H, W, C) becomes (N, H·W·C)."""
+    """Axes `start_dim` to `end_dim` made one: (N, H, W, C) becomes (N, H·W·C)."""
 
-    def __init__(self, start_axis: int = 1, end_axis: int = -1) -> None:
-        self.start_axis, self.end_axis = start_axis, end_axis
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, x: Any) -> Tensor:
         x = Tensor.of(x)
-        first, last = (axis + x.ndim if axis < 0 else axis for axis in (self.start_axis, self.end_axis))
+        first, last = (axis + x.ndim if axis < 0 else axis for axis in (self.start_dim, self.end_dim))
         if not 0 <= first <= last < x.ndim:
             raise ShapeError(
                 "Flatten: there are no such axes",
-                received=f"input of shape {x.shape}, axes {self.start_axis} to {self.end_axis}",
+                received=f"input of shape {x.shape}, axes {self.start_dim} to {self.end_dim}",
                 rule=f"0 ≤ start ≤ end ≤ {x.ndim - 1}",
             )
         return reshape(x, *x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :])
 
     def extra(self) -> str:
-        return shown(start_axis=(self.start_axis, 1), end_axis=(self.end_axis, -1))
+        return shown(start_dim=(self.start_dim, 1), end_dim=(self.end_dim, -1))
 
 
 class Identity(Module):

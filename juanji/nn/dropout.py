@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from juanji.cell import Cell
+from juanji.checks import share
 from juanji.graph import Array
-from juanji.nn._checks import images, share, shown
+from juanji.nn._checks import images, shown
 from juanji.nn.module import Module
 from juanji.ops.noise import dropout
 from juanji.tensor import Tensor
@@ -32,7 +33,7 @@ class Dropout(Module):
     axes: Sequence[int] = ()
 
     def __init__(self, p: float = 0.5) -> None:
-        share(type(self).__name__, p=p)
+        share(self.class_name, p=p)
         self.p = p
         self.random_state = Cell((3,), stream, kind="random", dtype="uint32")
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from juanji.cell import Cell
-from juanji.errors import ArgumentError
-from juanji.nn import init
-from juanji.nn._checks import one_of, share, shown
+from juanji.checks import one_of, positive, share
+from juanji.nn._checks import shown
 from juanji.nn.module import Module
+from juanji.nn.parameter import Buffer
 from juanji.ops import loss as f
 from juanji.tensor import Tensor
 
@@ -19,7 +18,7 @@ class Loss(Module):
     """Base of the losses. `reduction` of the samples' losses: "mean", "sum" or "none"."""
 
     def __init__(self, reduction: str = "mean") -> None:
-        self.reduction = one_of(type(self).__name__, "reduction", reduction, REDUCTIONS)
+        self.reduction = one_of(self.class_name, "reduction", reduction, REDUCTIONS)
 
     def extra(self) -> str:
         return shown(reduction=(self.reduction, "mean"))
@@ -31,13 +30,7 @@ class WeightedLoss(Loss):
     def __init__(self, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.ignore_index = ignore_index
-        self.weight = None if weight is None else fixed(weight)
-
-
-def fixed(values: Any) -> Cell:
-    """A buffer that holds `values`."""
-    tensor = Tensor.of(values)
-    return Cell(tensor.shape, init.constant_of(tensor.array), kind="buffer", dtype=tensor.dtype)
+        self.weight = None if weight is None else Buffer(weight, dtype=None)
 
 
 class CrossEntropyLoss(WeightedLoss):
@@ -91,8 +84,7 @@ class HuberLoss(Loss):
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction)
-        if not delta > 0:
-            raise ArgumentError("HuberLoss: bad delta", received=f"delta={delta!r}", rule="above 0")
+        positive("HuberLoss", delta=delta)
         self.delta = delta
 
     def forward(self, x: Any, target: Any) -> Tensor:
@@ -104,8 +96,8 @@ class BCEWithLogitsLoss(Loss):
 
     def __init__(self, weight: Any = None, reduction: str = "mean", pos_weight: Any = None) -> None:
         super().__init__(reduction)
-        self.weight = None if weight is None else fixed(weight)
-        self.pos_weight = None if pos_weight is None else fixed(pos_weight)
+        self.weight = None if weight is None else Buffer(weight, dtype=None)
+        self.pos_weight = None if pos_weight is None else Buffer(pos_weight, dtype=None)
 
     def forward(self, logits: Any, target: Any) -> Tensor:
         return f.binary_cross_entropy_with_logits(

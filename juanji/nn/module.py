@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from juanji import recording, tree
 from juanji.cell import Stateful
+from juanji.checks import same_names
 from juanji.errors import WeightsError
 from juanji.summary import Summary, summarise
 from juanji.tensor import Tensor, trace
@@ -25,7 +26,7 @@ class Module(Stateful):
     training: bool = True
 
     def forward(self, *args: Any) -> Any:
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise NotImplementedError(f"{self.class_name} has no forward")
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         with recording.scope(self.place, self):
@@ -56,22 +57,22 @@ class Module(Stateful):
         Nothing is changed unless everything fits: WeightsError lists every missing, unknown and misshapen name.
         """
         cells = self.cells("parameter", "buffer")
-        shapes = {path: tuple(value.shape) for path, value in values.items()}
-        complaints = [f"missing {path} {cell.shape}" for path, cell in cells.items() if path not in shapes]
-        complaints += [f"unknown {path} {shape}" for path, shape in shapes.items() if path not in cells]
-        complaints += [
-            f"misshapen {path} {shapes[path]}, the model's is {cell.shape}"
-            for path, cell in cells.items()
-            if path in shapes and shapes[path] != cell.shape
-        ]
-        if complaints:
-            raise WeightsError(
-                f"the weights do not fit {type(self).__name__}",
-                received="; ".join(complaints),
-                rule="the same names with the same shapes",
-            )
+        for path, value in values.items():
+            if not hasattr(value, "shape"):
+                raise WeightsError(
+                    f"{self.class_name}: what is loaded is tensors or arrays",
+                    received=f"{path}: {value!r}",
+                    fix="np.asarray(…) of it",
+                )
+        same_names(
+            WeightsError,
+            f"the weights do not fit {self.class_name}",
+            {path: cell.shape for path, cell in cells.items()},
+            {path: tuple(value.shape) for path, value in values.items()},
+        )
+        tensors = {path: Tensor.of(values[path]).astype(cell.dtype) for path, cell in cells.items()}
         for path, cell in cells.items():
-            cell.write(Tensor.of(values[path]).astype(cell.dtype))
+            cell.write(tensors[path])
 
     def astype(self: Self, dtype: Any) -> Self:
         """Convert every floating cell, in place, and return the module."""
@@ -112,12 +113,17 @@ class Module(Stateful):
     def __repr__(self) -> str:
         children = [f"{name}: {child!r}".replace("\n", "\n  ") for name, child in self._children.items()]
         inside = "".join(f"\n  {child}" for child in children)
-        return self.label if not children else f"{type(self).__name__}({inside}\n)"
+        return self.label if not children else f"{self.class_name}({inside}\n)"
+
+    @property
+    def class_name(self) -> str:
+        """`Conv2d`."""
+        return type(self).__name__
 
     @property
     def label(self) -> str:
         """The module in one line, `Conv2d(3, 16, 5)`, for errors and tables."""
-        return f"{type(self).__name__}({self.extra()})"
+        return f"{self.class_name}({self.extra()})"
 
     def extra(self) -> str:
         """The arguments worth showing: `3, 16, 5, stride=2`."""

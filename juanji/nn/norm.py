@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from juanji.cell import Cell
-from juanji.errors import ArgumentError, ShapeError
+from juanji.checks import counts, dividing, positive, share
+from juanji.errors import ShapeError
 from juanji.nn import init
-from juanji.nn._checks import counts, dividing, images, share, shown, with_channels
+from juanji.nn._checks import images, shown, with_channels
 from juanji.nn.module import Module
 from juanji.ops import norm as f
 from juanji.tensor import Tensor
@@ -39,10 +40,10 @@ class BatchNormNd(Module):
         track_running_stats: bool = True,
         unbiased: bool = True,
     ) -> None:
-        name = type(self).__name__
+        name = self.class_name
         counts(name, num_features=num_features)
         share(name, momentum=momentum)
-        above_zero(name, eps)
+        positive(name, eps=eps)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats, self.unbiased = affine, track_running_stats, unbiased
         shape = (num_features,)
@@ -54,7 +55,7 @@ class BatchNormNd(Module):
             self.num_batches_tracked: Any = Cell((), init.zeros, kind="buffer", dtype="int64")
 
     def forward(self, x: Any) -> Tensor:
-        x = with_channels(type(self).__name__, self.checked(x), self.num_features)
+        x = with_channels(self.class_name, self.checked(x), self.num_features)
         statistics = self.running_mean, self.running_var
         training = self.training or not self.track_running_stats
         result = f.batch_norm(
@@ -76,7 +77,7 @@ class BatchNormNd(Module):
         return y
 
     def checked(self, x: Any) -> Tensor:
-        return images(type(self).__name__, x, self.rank)
+        return images(self.class_name, x, self.rank)
 
     def extra(self) -> str:
         return shown(
@@ -129,7 +130,7 @@ class LayerNorm(Module):
         sizes = tuple(normalized_shape) if isinstance(normalized_shape, Sequence) else (normalized_shape,)
         for size in sizes:
             counts("LayerNorm", normalized_shape=size)
-        above_zero("LayerNorm", eps)
+        positive("LayerNorm", eps=eps)
         self.normalized_shape, self.eps = sizes, eps
         self.weight = Cell(sizes, init.ones) if elementwise_affine else None
         self.bias = Cell(sizes, init.zeros) if elementwise_affine and bias else None
@@ -156,8 +157,10 @@ class GroupNorm(Module):
     """
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
-        dividing("GroupNorm", num_groups, num_channels=num_channels)
-        above_zero("GroupNorm", eps)
+        counts("GroupNorm", num_channels=num_channels)
+        received = f"num_groups={num_groups!r}, num_channels={num_channels}"
+        dividing("GroupNorm", num_groups, num_channels, received=received)
+        positive("GroupNorm", eps=eps)
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
         self.weight = Cell((num_channels,), init.ones) if affine else None
         self.bias = Cell((num_channels,), init.zeros) if affine else None
@@ -178,7 +181,7 @@ class InstanceNorm2d(Module):
 
     def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = False) -> None:
         counts("InstanceNorm2d", num_features=num_features)
-        above_zero("InstanceNorm2d", eps)
+        positive("InstanceNorm2d", eps=eps)
         self.num_features, self.eps = num_features, eps
         self.weight = Cell((num_features,), init.ones) if affine else None
         self.bias = Cell((num_features,), init.zeros) if affine else None
@@ -203,9 +206,3 @@ class LocalResponseNorm(Module):
 
     def extra(self) -> str:
         return shown(self.size, alpha=(self.alpha, 1e-4), beta=(self.beta, 0.75), k=(self.k, 1.0))
-
-
-def above_zero(name: str, eps: float) -> None:
-    """Raise ArgumentError unless ε keeps the root away from zero."""
-    if not eps > 0:
-        raise ArgumentError(f"{name}: bad eps", received=f"eps={eps!r}", rule="above 0")

@@ -20,7 +20,10 @@ def Parameter(value: Any, dtype: Any = "float32") -> Cell:  # noqa: N802 (PyTorc
 
 
 def Buffer(value: Any, dtype: Any = "float32") -> Cell:  # noqa: N802
-    """What a module keeps but does not train, such as running statistics; otherwise as `Parameter`."""
+    """What a module keeps but does not train, such as running statistics; otherwise as `Parameter`.
+
+    With `dtype=None` the value's own is kept.
+    """
     return holding(value, dtype, "buffer")
 
 

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 from juanji.cell import Cell
+from juanji.checks import counts, per_axis
 from juanji.nn import init
-from juanji.nn._checks import compact, counts, images, padding_of, shown, with_channels
+from juanji.nn._checks import compact, images, padding_of, shown, with_channels
 from juanji.nn.module import Module
 from juanji.ops import pool as f
-from juanji.ops._geometry import per_axis
 from juanji.ops.activation import scaled_tanh
 from juanji.tensor import Tensor
 
@@ -25,14 +25,14 @@ class PoolNd(Module):
     rank: int
 
     def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False) -> None:
-        name = type(self).__name__
+        name = self.class_name
         self.kernel_size = per_axis(name, "kernel_size", kernel_size, self.rank, least=1)
         self.stride = self.kernel_size if stride is None else per_axis(name, "stride", stride, self.rank, least=1)
         self.padding = padding_of(name, padding, self.rank)
         self.ceil_mode = bool(ceil_mode)
 
     def images(self, x: Any) -> Tensor:
-        return images(type(self).__name__, x, self.rank)
+        return images(self.class_name, x, self.rank)
 
     def extra(self) -> str:
         return shown(
@@ -59,7 +59,7 @@ class MaxPoolNd(PoolNd):
         ceil_mode: bool = False,
     ) -> None:
         super().__init__(kernel_size, stride, padding, ceil_mode)
-        self.dilation = per_axis(type(self).__name__, "dilation", dilation, self.rank, least=1)
+        self.dilation = per_axis(self.class_name, "dilation", dilation, self.rank, least=1)
         self.return_indices = bool(return_indices)
 
     def forward(self, x: Any) -> Any:
@@ -187,11 +187,11 @@ class AdaptivePoolNd(Module):
     def __init__(self, output_size: Any) -> None:
         sizes = output_size if isinstance(output_size, tuple | list) else (output_size,) * self.rank
         given = [1 if size is None else size for size in sizes]
-        per_axis(type(self).__name__, "output_size", given, self.rank, least=1)
+        per_axis(self.class_name, "output_size", given, self.rank, least=1)
         self.output_size = tuple(sizes)
 
     def images(self, x: Any) -> Tensor:
-        return images(type(self).__name__, x, self.rank)
+        return images(self.class_name, x, self.rank)
 
     def extra(self) -> str:
         return shown(self.output_size)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from juanji.checks import one_of, per_axis
 from juanji.errors import ArgumentError
-from juanji.nn._checks import images, one_of, shown
+from juanji.nn._checks import images, shown
 from juanji.nn.module import Module
-from juanji.ops._geometry import per_axis
 from juanji.ops.resample import pad, resize
 from juanji.tensor import Tensor
 
@@ -51,14 +51,14 @@ class PadNd(Module):
     mode: str
 
     def __init__(self, padding: Any) -> None:
-        name = type(self).__name__
+        name = self.class_name
         sides = (padding,) * 4 if hasattr(padding, "__index__") else padding
         self.padding = per_axis(name, "padding", sides, 4, least=0)
 
     def forward(self, x: Any) -> Tensor:
         left, right, top, bottom = self.padding
         widths = [(0, 0), (top, bottom), (left, right), (0, 0)]
-        return pad(images(type(self).__name__, x, 2), widths, mode=self.mode)
+        return pad(images(self.class_name, x, 2), widths, mode=self.mode)
 
     def extra(self) -> str:
         return shown(self.padding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from juanji.nn._checks import counts
+from juanji.checks import counts
 from juanji.nn.activation import ReLU
 from juanji.nn.container import Container, Sequential, same_sizes
 from juanji.nn.conv import Conv2d
@@ -69,7 +69,7 @@ class Branches(Container):
     def forward(self, x: Any) -> Tensor:
         outputs = [branch(x) for branch in self]
         same_sizes(
-            type(self).__name__,
+            self.class_name,
             [y.shape[:-1] for y in outputs],
             "all branches agree but for the channels",
             "padding='same' and one stride",

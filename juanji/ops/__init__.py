@@ -1,4 +1,8 @@
-"""Every operator, by family: see each file. `jj.exp` *is* `jj.ops.exp`."""
+"""Every operator, by family: see each file. `jj.exp` *is* `jj.ops.exp`.
+
+A record has the name it is registered under. Where that name is taken, by the function that users call or by Python, a
+primitive's ends in `_p` and a composite's in `_c`: `conv` checks its arguments and calls the primitive `conv_p`.
+"""
 
 from juanji.ops.activation import (
     elu,

@@ -1,4 +1,4 @@
-"""Checks that several families of operators share."""
+"""Checks of tensors and axes that several families of operators share."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from juanji.errors import ArgumentError, DTypeError, ShapeError
+from juanji.errors import DTypeError, ShapeError
 from juanji.graph import Array, Geometry
 from juanji.tensor import Tensor
 
 
 def same(name: str, *tensors: Tensor) -> Geometry:
     """Tensors of one shape and dtype: those of the result."""
+    same_dtype(name, *tensors)
     first = tensors[0]
-    if any(t.dtype != first.dtype for t in tensors):
-        mixed(name, *tensors)
     if any(t.shape != first.shape for t in tensors):
         raise ShapeError(f"{name}: shapes differ", received=", ".join(str(t.shape) for t in tensors), rule="one shape")
     return first.shape, first.dtype
 
 
-def mixed(name: str, *tensors: Tensor) -> None:
+def same_dtype(name: str, *tensors: Tensor) -> None:
     """Raise DTypeError unless all dtypes agree."""
     if len({t.dtype for t in tensors}) > 1:
         raise DTypeError(
             f"{name}: the tensors have different dtypes",
-            received=", ".join(f"{t.dtype}{list(t.shape)}" for t in tensors),
+            received=", ".join(f"{t.dtype} {t.shape}" for t in tensors),
             rule="nothing is converted silently",
             fix='convert one of them, for example x.astype("float32")',
         )
@@ -41,10 +40,15 @@ def floating(name: str, *tensors: Tensor) -> None:
         if not tensor.is_floating:
             raise DTypeError(
                 f"{name}: needs floating-point numbers",
-                received=f"{tensor.dtype}{list(tensor.shape)}",
-                fix='x.astype("float32")',
+                received=f"{tensor.dtype} {tensor.shape}",
+                fix=conversion(tensor.dtype, "float32"),
             )
-    mixed(name, *tensors)
+    same_dtype(name, *tensors)
+
+
+def conversion(dtype: np.dtype[Any], target: Any) -> str:
+    """How to come from one dtype to a floating one, in Python; pixels of eight bits go to 0 … 1."""
+    return f'x.astype("{target}")' + (" / 255" if dtype == np.uint8 else "")
 
 
 def ranked(name: str, tensor: Tensor, rank: int, meaning: str) -> None:
@@ -68,22 +72,6 @@ def axes_of(name: str, axis: int | Sequence[int] | None, ndim: int) -> tuple[int
     if len(set(axes)) < len(axes):
         raise ShapeError(f"{name}: every axis once, please", received=f"axis={axis!r}", rule=f"{ndim} axes")
     return tuple(axes)
-
-
-def per_axis(name: str, argument: str, value: Any, count: int, *, least: int | None = None) -> tuple[int, ...]:
-    """`value` as one integer an axis: an integer stands for all. Raises ArgumentError below `least`."""
-    try:
-        sizes = tuple(map(operator.index, value if np.ndim(value) else [value] * count))
-    except (TypeError, ValueError):
-        sizes = ()
-    if len(sizes) != count or (least is not None and min(sizes) < least):
-        at_least = "" if least is None else f" of at least {least}"
-        raise ArgumentError(
-            f"{name}: bad {argument}",
-            received=f"{argument}={value!r}",
-            rule=f"an integer{at_least}, or {count} of them",
-        )
-    return sizes
 
 
 def shape_of(name: str, sizes: Sequence[Any], size: int) -> tuple[int, ...]:

@@ -11,12 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from juanji.errors import ArgumentError, ShapeError
-from juanji.graph import Composite, register
 from juanji.ops._geometry import away, axis_of, floating
 from juanji.ops.elementwise import stop_gradient, where
 from juanji.ops.math import abs, erf, exp, expm1, greater, greater_equal, less_equal, log, sigmoid, softplus, tanh
 from juanji.ops.reduction import max, sum
-from juanji.tensor import Tensor
+from juanji.tensor import Tensor, composite
 
 F = TypeVar("F", bound=Callable[..., Tensor])
 
@@ -33,7 +32,7 @@ def activation(*examples: dict[str, Any]) -> Callable[[F], F]:
 
     def wrap(body: F) -> F:
         name, signature = body.__name__, inspect.signature(body)
-        record = register(Composite(name, body, lambda rng: [((away(rng, 3, 4),), options) for options in examples]))
+        record = composite(lambda rng: [((away(rng, 3, 4),), options) for options in examples], name)(body)
 
         @functools.wraps(body)
         def call(*args: Any, **options: Any) -> Tensor:
@@ -41,8 +40,7 @@ def activation(*examples: dict[str, Any]) -> Callable[[F], F]:
             bound.apply_defaults()
             x = Tensor.of(bound.arguments.pop("x"))
             floating(name, x)
-            result: Tensor = record(x, **bound.arguments)
-            return result
+            return record(x, **bound.arguments)
 
         return call  # type: ignore[return-value]
 
@@ -162,11 +160,9 @@ def prelu_examples(rng: np.random.Generator) -> Any:
     yield (away(rng, 2, 3, 4), away(rng, 1)), {}
 
 
-def prelu_body(x: Tensor, slope: Tensor) -> Tensor:
+@composite(prelu_examples, "prelu")
+def prelu_c(x: Tensor, slope: Tensor) -> Tensor:
     return where(greater(x, 0), x, x * slope)
-
-
-prelu_c = register(Composite("prelu", prelu_body, prelu_examples))
 
 
 def prelu(x: Any, slope: Any) -> Tensor:
@@ -183,5 +179,4 @@ def prelu(x: Any, slope: Any) -> Tensor:
             received=f"slope of shape {slope.shape}, x of shape {x.shape}",
             rule=f"(1,), or one number for each channel: {channels}",
         )
-    result: Tensor = prelu_c(x, slope)
-    return result
+    return prelu_c(x, slope)

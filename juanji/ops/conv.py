@@ -20,10 +20,20 @@ from typing import Any
 
 import numpy as np
 
-from juanji.errors import ArgumentError, ShapeError
-from juanji.graph import Array, Geometry, Linear, Multilinear, Primitive, register
-from juanji.ops._geometry import away, floating, per_axis, ranked
-from juanji.ops.convspec import ConvSpec, check_channels, letters, pairs, plan, spatial_rank
+from juanji.checks import one_of, per_axis
+from juanji.errors import ShapeError, describe
+from juanji.graph import Array, Geometry, Linear, Multilinear, Primitive, primitive
+from juanji.ops._geometry import away, floating, ranked
+from juanji.ops.convspec import (
+    ConvSpec,
+    check_channels,
+    letters,
+    output_paddings,
+    padding_pairs,
+    plan,
+    span_of,
+    spatial_rank,
+)
 from juanji.ops.math import add
 from juanji.ops.movement import flip, moveaxis, reshape, transpose
 from juanji.tensor import Tensor
@@ -31,7 +41,7 @@ from juanji.tensor import Tensor
 # The definitions: patches and their transpose, then three matrix products.
 
 
-def fit(x: Array, spec: ConvSpec) -> Array:
+def framed(x: Array, spec: ConvSpec) -> Array:
     """x with zeros added, or elements dropped, until the windows cover it exactly."""
     widths = [(0, 0), *zip(spec.low, spec.high, strict=True), (0, 0)]
     x = np.pad(x, [(max(a, 0), max(b, 0)) for a, b in widths])
@@ -41,7 +51,7 @@ def fit(x: Array, spec: ConvSpec) -> Array:
 def windows(x: Array, spec: ConvSpec) -> Array:
     """A view `(N, *Y, C, *K)` of x `(N, *X, C)`: what each output element sees."""
     axes = range(1, spec.rank + 1)
-    view = np.lib.stride_tricks.sliding_window_view(fit(x, spec), spec.span, tuple(axes))
+    view = np.lib.stride_tricks.sliding_window_view(framed(x, spec), spec.span, tuple(axes))
     steps = (slice(None, None, s) for s in spec.stride)
     return view[(slice(None), *steps, slice(None), *(slice(None, None, d) for d in spec.dilation))]
 
@@ -62,7 +72,7 @@ def overlap_add(patches: Array, spec: ConvSpec) -> Array:
         tuple(-p for p in spec.low),
         (1,) * spec.rank,
     )
-    return fit(padded, back)
+    return framed(padded, back)
 
 
 def patch_matrix(x: Array, spec: ConvSpec) -> Array:
@@ -146,41 +156,35 @@ def face_examples(face: str) -> Any:
     return examples
 
 
-conv_p: Primitive = register(
-    Primitive(
-        "conv",
-        conv_geometry,
-        conv_define,
-        Multilinear(
-            lambda g, x, w, spec: conv_input_grad(w, g, spec=spec),
-            lambda g, x, w, spec: conv_weight_grad(x, g, spec=spec),
-        ),
-        face_examples("conv"),
-    )
+conv_p: Primitive = primitive(
+    "conv",
+    conv_geometry,
+    conv_define,
+    Multilinear(
+        lambda g, x, w, spec: conv_input_grad(w, g, spec=spec),
+        lambda g, x, w, spec: conv_weight_grad(x, g, spec=spec),
+    ),
+    face_examples("conv"),
 )
-conv_input_grad: Primitive = register(
-    Primitive(
-        "conv_input_grad",
-        input_grad_geometry,
-        input_grad_define,
-        Multilinear(
-            lambda x, w, g, spec: conv_weight_grad(x, g, spec=spec),
-            lambda x, w, g, spec: conv_p(x, w, spec=spec),
-        ),
-        face_examples("conv_input_grad"),
-    )
+conv_input_grad: Primitive = primitive(
+    "conv_input_grad",
+    input_grad_geometry,
+    input_grad_define,
+    Multilinear(
+        lambda x, w, g, spec: conv_weight_grad(x, g, spec=spec),
+        lambda x, w, g, spec: conv_p(x, w, spec=spec),
+    ),
+    face_examples("conv_input_grad"),
 )
-conv_weight_grad: Primitive = register(
-    Primitive(
-        "conv_weight_grad",
-        weight_grad_geometry,
-        weight_grad_define,
-        Multilinear(
-            lambda w, x, g, spec: conv_input_grad(w, g, spec=spec),
-            lambda w, x, g, spec: conv_p(x, w, spec=spec),
-        ),
-        face_examples("conv_weight_grad"),
-    )
+conv_weight_grad: Primitive = primitive(
+    "conv_weight_grad",
+    weight_grad_geometry,
+    weight_grad_define,
+    Multilinear(
+        lambda w, x, g, spec: conv_input_grad(w, g, spec=spec),
+        lambda w, x, g, spec: conv_p(x, w, spec=spec),
+    ),
+    face_examples("conv_weight_grad"),
 )
 
 # The user's door.
@@ -197,6 +201,17 @@ def as_layout(y: Tensor, layout: str) -> Tensor:
 def taps_first(w: Tensor, layout: str) -> Tensor:
     """Weights (out, in, *k) of layout NCHW as (*k, in, out)."""
     return transpose(w, *range(2, w.ndim), 1, 0) if layout == "NCHW" else w
+
+
+def channels_last_pair(name: str, x: Any, w: Any, layout: str, inner: str, outer: str) -> tuple[Tensor, Tensor]:
+    """Images and weights as tensors, channels last: `(N, *X, C)` and `(*K, inner/groups, outer)`.
+
+    Raises ShapeError for ranks that do not belong together and ArgumentError for an unknown layout.
+    """
+    x, w = Tensor.of(x), Tensor.of(w)
+    axes = f"(*k, {inner}/groups, {outer})" if layout == "NHWC" else f"({outer}, {inner}/groups, *k)"
+    ranked(name, w, spatial_rank(name, x, layout) + 2, f"weights {axes}")
+    return channels_last(x, layout), taps_first(w, layout)
 
 
 def with_bias(name: str, y: Tensor, bias: Any | None) -> Tensor:
@@ -237,15 +252,7 @@ def conv(
     does not fit, for channels or ranks that do not match, ArgumentError for options out of range, DTypeError for mixed
     or whole-number dtypes.
     """
-    x, w = Tensor.of(x), Tensor.of(w)
-    rank = spatial_rank("conv", x, layout)
-    ranked(
-        "conv",
-        w,
-        rank + 2,
-        "weights (*k, in/groups, out)" if layout == "NHWC" else "weights (out, in/groups, *k)",
-    )
-    x, w = channels_last(x, layout), taps_first(w, layout)
+    x, w = channels_last_pair("conv", x, w, layout, "in", "out")
     check_channels("conv", x.shape[-1], w, groups, x)
     spec = plan("conv", x.shape[1:-1], w.shape[:-2], stride, padding, dilation, groups)
     return as_layout(with_bias("conv", conv_p(x, w, spec=spec), bias), layout)
@@ -274,19 +281,11 @@ def conv_transpose(
     Returns (N, *Y, M) with Y = (X − 1)·stride − padding + dilation·(K − 1) + 1 + output_padding, padding being that
     of both ends together; "same" gives X·stride. Errors as `conv`.
     """
-    x, w = Tensor.of(x), Tensor.of(w)
-    rank = spatial_rank("conv_transpose", x, layout)
-    ranked(
-        "conv_transpose",
-        w,
-        rank + 2,
-        "weights (*k, out/groups, in)" if layout == "NHWC" else "weights (in, out/groups, *k)",
-    )
-    x, w = channels_last(x, layout), taps_first(w, layout)
+    x, w = channels_last_pair("conv_transpose", x, w, layout, "out", "in")
     if w.shape[-1] != x.shape[-1]:
         raise ShapeError(
             "conv_transpose: the channels do not match",
-            received=f"input {letters(rank)} = {x.shape}, weights (*k, out/groups, in) = {w.shape}",
+            received=f"input {describe(x.shape, letters(x.ndim - 2))}, weights (*k, out/groups, in) = {w.shape}",
             rule=f"the input has {w.shape[-1]} channels",
         )
     check_channels("conv_transpose", w.shape[-2] * groups, w, groups, x)
@@ -304,19 +303,15 @@ def transposed_plan(
     groups: int,
 ) -> ConvSpec:
     """The spec of the convolution whose output sizes are `x`."""
-    name, rank = "conv_transpose", len(x)
+    name, rank, same = "conv_transpose", len(x), isinstance(padding, str) and padding.startswith("same")
     strides = per_axis(name, "stride", stride, rank, least=1)
     dilations = per_axis(name, "dilation", dilation, rank, least=1)
-    extra = per_axis(name, "output_padding", output_padding, rank, least=0)
-    if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True) if e):
-        raise ArgumentError(f"{name}: bad output_padding", received=f"{extra}", rule="less than stride or dilation")
-    span = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    extra = output_paddings(name, output_padding, strides, dilations)
+    span = span_of(kernel, dilations)
     grown = tuple(n * s for n, s in zip(x, strides, strict=True))
-    pads = pairs(name, padding, grown, span, strides)
-    full = [(n - 1) * s + k + e for n, s, k, e in zip(x, strides, span, extra, strict=True)]
-    sizes = tuple(n - low - high for n, (low, high) in zip(full, pads, strict=True))
-    if isinstance(padding, str) and padding.startswith("same"):
-        sizes = tuple(n + e for n, e in zip(grown, extra, strict=True))
+    pads = padding_pairs(name, padding, grown, span, strides)
+    full = grown if same else tuple((n - 1) * s + k - sum(p) for n, s, k, p in zip(x, strides, span, pads, strict=True))
+    sizes = tuple(n + e for n, e in zip(full, extra, strict=True))
     if min(*sizes, *x) < 1:
         raise ShapeError(
             f"{name}: the padding leaves nothing",
@@ -338,28 +333,30 @@ def correlate(x: Any, w: Any, mode: str = "full") -> Tensor:
     Raises ShapeError for other ranks, and in mode "valid" where neither contains the other; ArgumentError for
     another mode.
     """
-    return plain("correlate", Tensor.of(x), Tensor.of(w), mode)
+    return correlated("correlate", Tensor.of(x), Tensor.of(w), mode)
 
 
 def convolve(x: Any, w: Any, mode: str = "full") -> Tensor:
     """Convolution w * x, with the kernel flipped (002 eq. 4.1.5), as `scipy.signal.convolve`. Modes as `correlate`."""
-    return plain("convolve", Tensor.of(x), flip(w), mode)
+    return correlated("convolve", Tensor.of(x), flip(w), mode)
 
 
-def plain(name: str, x: Tensor, w: Tensor, mode: str) -> Tensor:
-    if mode not in ("full", "same", "valid"):
-        raise ArgumentError(f"{name}: unknown mode", received=repr(mode), rule='"full", "same" or "valid"')
+# The zeros around a signal, by the size of the kernel.
+EDGES: dict[str, Callable[[int], tuple[int, int]]] = {
+    "full": lambda k: (k - 1, k - 1),
+    "same": lambda k: (k // 2, (k - 1) // 2),
+    "valid": lambda k: (0, 0),
+}
+
+
+def correlated(name: str, x: Tensor, w: Tensor, mode: str) -> Tensor:
+    one_of(name, "mode", mode, EDGES)
     if x.ndim != w.ndim or not 1 <= x.ndim <= 3:
         raise ShapeError(f"{name}: wrong rank", received=f"{x.shape} and {w.shape}", rule="both 1, 2 or 3 axes")
     if mode == "valid" and all(k >= n for n, k in zip(x.shape, w.shape, strict=True)):
         # Swapping the two reverses a correlation (002 eq. 4.1.10).
         return flip(as_images(name, w, x, [(0, 0)] * x.ndim))
-    edge: dict[str, Callable[[int], tuple[int, int]]] = {
-        "full": lambda k: (k - 1, k - 1),
-        "same": lambda k: (k // 2, (k - 1) // 2),
-        "valid": lambda k: (0, 0),
-    }
-    return as_images(name, x, w, [edge[mode](k) for k in w.shape])
+    return as_images(name, x, w, [EDGES[mode](k) for k in w.shape])
 
 
 def as_images(name: str, x: Tensor, w: Tensor, pads: list[tuple[int, int]]) -> Tensor:
@@ -385,23 +382,19 @@ def conv_matrix(
 
 # Patches by themselves.
 
-unfold_p: Primitive = register(
-    Primitive(
-        "unfold",
-        lambda x, spec: ((x.shape[0], *spec.output, x.shape[-1], *spec.kernel), x.dtype),
-        lambda x, spec: windows(x, spec),
-        Linear(lambda g, x, spec: fold_p(g, spec=spec)),
-        lambda rng: [((away(rng, 2, *spec.input, c),), {"spec": spec}) for spec, c, _ in SPECS],
-    )
+unfold_p: Primitive = primitive(
+    "unfold",
+    lambda x, spec: ((x.shape[0], *spec.output, x.shape[-1], *spec.kernel), x.dtype),
+    lambda x, spec: windows(x, spec),
+    Linear(lambda g, x, spec: fold_p(g, spec=spec)),
+    lambda rng: [((away(rng, 2, *spec.input, c),), {"spec": spec}) for spec, c, _ in SPECS],
 )
-fold_p: Primitive = register(
-    Primitive(
-        "fold",
-        lambda p, spec: ((p.shape[0], *spec.input, p.shape[spec.rank + 1]), p.dtype),
-        lambda p, spec: overlap_add(p, spec),
-        Linear(lambda g, p, spec: unfold_p(g, spec=spec)),
-        lambda rng: [((away(rng, 2, *spec.output, c, *spec.kernel),), {"spec": spec}) for spec, c, _ in SPECS],
-    )
+fold_p: Primitive = primitive(
+    "fold",
+    lambda p, spec: ((p.shape[0], *spec.input, p.shape[spec.rank + 1]), p.dtype),
+    lambda p, spec: overlap_add(p, spec),
+    Linear(lambda g, p, spec: unfold_p(g, spec=spec)),
+    lambda rng: [((away(rng, 2, *spec.output, c, *spec.kernel),), {"spec": spec}) for spec, c, _ in SPECS],
 )
 
 

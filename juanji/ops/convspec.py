@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from juanji.checks import dividing, one_of, per_axis
 from juanji.errors import ArgumentError, DTypeError, ShapeError, describe
-from juanji.ops._geometry import per_axis
+from juanji.ops._geometry import conversion
 from juanji.tensor import Tensor
 
 SPATIAL = {1: "W", 2: "HW", 3: "DHW"}
+CHANNELS_LAST = "images are channels last (N, H, W, C)"
 Sizes = tuple[int, ...]
 
 
@@ -41,7 +43,7 @@ class ConvSpec:
     @property
     def span(self) -> Sizes:
         """How many inputs a kernel reaches over: K′ = K + (K − 1)(D − 1) (002 §4.5.2)."""
-        return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+        return span_of(self.kernel, self.dilation)
 
     @property
     def high(self) -> Sizes:
@@ -69,6 +71,11 @@ class ConvSpec:
         ]
 
 
+def span_of(kernel: Sizes, dilation: Sizes) -> Sizes:
+    """How many inputs kernels reach over, their taps `dilation` apart."""
+    return tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+
+
 def output_size(x: int, span: int, stride: int, padding: int, *, ceil: bool = False) -> int:
     """⌊(x + padding − span)/stride⌋ + 1, or ⌈…⌉ (000, 001, 003 eq. 10, 004 §5.3)."""
     room = x + padding - span
@@ -77,14 +84,12 @@ def output_size(x: int, span: int, stride: int, padding: int, *, ceil: bool = Fa
 
 def spatial_rank(name: str, x: Tensor, layout: str) -> int:
     """The number of spatial axes. Raises ArgumentError for an unknown layout, ShapeError for a rank not of an image."""
-    if layout not in ("NHWC", "NCHW"):
-        raise ArgumentError(f"{name}: unknown layout", received=f"layout={layout!r}", rule='"NHWC" or "NCHW"')
+    one_of(name, "layout", layout, ("NHWC", "NCHW"))
     if x.ndim - 2 not in SPATIAL:
-        shown = layout if layout == "NHWC" else "NCHW"
         raise ShapeError(
             f"{name}: wrong rank",
             received=f"input of shape {x.shape}",
-            rule=f"1, 2 or 3 spatial axes between batch and channels: {shown} in two dimensions",
+            rule=f"1, 2 or 3 spatial axes between batch and channels: {layout} in two dimensions",
             fix="add an axis of size 1 for the batch or the channels" if x.ndim < 3 else "",
         )
     return x.ndim - 2
@@ -114,8 +119,8 @@ def plan(
     dilations = per_axis(name, "dilation", dilation, rank, least=1)
     if min(kernel, default=1) < 1:
         raise ArgumentError(f"{name}: bad kernel size", received=str(kernel), rule="at least 1 along every axis")
-    span = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
-    pads = pairs(name, padding, x, span, strides)
+    span = span_of(kernel, dilations)
+    pads = padding_pairs(name, padding, x, span, strides)
     output = []
     for n, k, s, (low, high) in zip(x, span, strides, pads, strict=True):
         size = output_size(n, k, s, low + high, ceil=ceil)
@@ -127,7 +132,7 @@ def plan(
     return ConvSpec(x, kernel, tuple(output), strides, tuple(low for low, _ in pads), dilations, groups)
 
 
-def pairs(name: str, padding: Any, x: Sizes, span: Sizes, stride: Sizes) -> list[tuple[int, int]]:
+def padding_pairs(name: str, padding: Any, x: Sizes, span: Sizes, stride: Sizes) -> list[tuple[int, int]]:
     """Padding in any of its forms as (low, high) for each axis."""
     if isinstance(padding, str):
         if padding not in NAMED:
@@ -140,6 +145,18 @@ def pairs(name: str, padding: Any, x: Sizes, span: Sizes, stride: Sizes) -> list
             raise ArgumentError(f"{name}: bad padding", received=repr(padding), rule=f"{len(x)} pairs (low, high)")
         return [(low, high) for low, high in (per_axis(name, "padding", p, 2) for p in padding)]
     return [(p, p) for p in per_axis(name, "padding", padding, len(x))]
+
+
+def output_paddings(name: str, given: Any, stride: Sizes, dilation: Sizes) -> Sizes:
+    """Output padding as one number an axis. Raises ArgumentError unless each is less than stride or dilation."""
+    extra = per_axis(name, "output_padding", given, len(stride), least=0)
+    if any(e and e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
+        raise ArgumentError(
+            f"{name}: bad output_padding",
+            received=f"output_padding={given!r}, stride {stride}, dilation {dilation}",
+            rule="less than stride or dilation",
+        )
+    return extra
 
 
 def same_total(x: int, span: int, stride: int) -> int:
@@ -175,14 +192,17 @@ def does_not_fit(
         entry for entry in sizes if entry[1] < 1 or output_size(entry[1], entry[3], entry[4], sum(entry[5])) < 1
     )
     missing = reach - n - low - high
+    fix = f"give {letter} at least {missing} more: a larger input, {-(-missing // 2)} more padding, "
+    # As many rows as an image has channels: perhaps they are.
+    nchw = len(x) > 1 and letter == SPATIAL[len(x)][0] and n in (1, 3, 4) and min(x[1:]) > n
     raise ShapeError(
         f"{name}: the kernel does not fit the input",
         received=f"input {describe(x, SPATIAL[len(x)])}, kernel {kernel}, padding {pads}, stride {stride}, "
         f"dilation {dilation}",
         rule=f"out = ⌊({letter} + padding − dilation·(k − 1) − 1)/stride⌋ + 1 = "
         f"⌊({n} + {low + high} − {d}·{k - 1} − 1)/{s}⌋ + 1 = {output_size(n, reach, s, low + high)}",
-        fix=f"give {letter} at least {missing} more: a larger input, {-(-missing // 2)} more padding, "
-        "or fewer pooling layers before",
+        fix=f"{fix}or fewer pooling layers before"
+        + (f"; or, if axis 1 holds the channels, move it to the end: {CHANNELS_LAST}" if nchw else ""),
     )
 
 
@@ -193,7 +213,7 @@ def check_channels(name: str, channels: int, w: Tensor, groups: int, x: Tensor) 
             f"{name}: input and weights have different dtypes",
             received=f"input {x.dtype}, weights {w.dtype}",
             rule="nothing is converted silently",
-            fix=f'x.astype("{w.dtype}")',
+            fix=conversion(x.dtype, w.dtype),
         )
     if min(channels, *w.shape[-2:]) < 1:
         raise ShapeError(
@@ -201,19 +221,13 @@ def check_channels(name: str, channels: int, w: Tensor, groups: int, x: Tensor) 
             received=f"input of shape {x.shape}, weights {w.shape}",
             rule="at least one in and one out",
         )
-    if not hasattr(groups, "__index__") or groups < 1 or channels % groups or w.shape[-1] % groups:
-        raise ArgumentError(
-            f"{name}: the groups do not divide the channels",
-            received=f"groups={groups}, {channels} channels in, {w.shape[-1]} out",
-            rule="both are multiples of groups",
-        )
+    out = w.shape[-1]
+    dividing(name, groups, channels, out, received=f"groups={groups}, {channels} channels in, {out} out")
     if w.shape[-2] * groups != channels:
         raise ShapeError(
             f"{name}: the channels do not match",
             received=f"input of shape {x.shape} with {channels} channels, "
             f"weights (*k, in/groups, out) = {w.shape}, groups={groups}",
             rule=f"channels = in/groups · groups = {w.shape[-2]}·{groups} = {w.shape[-2] * groups}",
-            fix='images are channels last (N, H, W, C); transpose, or pass layout="NCHW"'
-            if w.shape[-2] * groups in x.shape[1:-1]
-            else "",
+            fix=f'{CHANNELS_LAST}; transpose, or pass layout="NCHW"' if w.shape[-2] * groups in x.shape[1:-1] else "",
         )

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from juanji.errors import ArgumentError, ShapeError
+from juanji.checks import dividing
+from juanji.errors import ShapeError
 from juanji.ops._geometry import away, floating, ranked
 from juanji.ops.conv import with_bias
 from juanji.ops.convspec import ConvSpec, check_channels, plan, spatial_rank
@@ -51,8 +52,8 @@ def deform_examples(rng: np.random.Generator) -> Any:
         yield (x, offset, w, None, None), attrs
 
 
-@composite(deform_examples, name="deform_conv")
-def deformed(
+@composite(deform_examples, "deform_conv")
+def deform_conv_c(
     x: Tensor,
     offset: Tensor,
     w: Tensor,
@@ -112,24 +113,25 @@ def deform_conv(
     floating("deform_conv", x, offset, w, *([] if mask is None else [mask]))
     check_channels("deform_conv", x.shape[-1], w, groups, x)
     spec = plan("deform_conv", x.shape[1:-1], w.shape[:-2], stride, padding, dilation, groups)
-    if offset_groups < 1 or x.shape[-1] % offset_groups:
-        raise ArgumentError(
-            "deform_conv: the offset groups do not divide the channels",
-            received=f"offset_groups={offset_groups}, {x.shape[-1]} channels",
-            rule="the channels are a multiple of offset_groups",
-        )
-    check_companion("offset", offset, (x.shape[0], *spec.output, offset_groups * spec.taps * rank))
-    if mask is not None:
-        check_companion("mask", mask, (x.shape[0], *spec.output, offset_groups * spec.taps))
+    check_companions(x, offset, mask, spec, offset_groups)
     bias = None if bias is None else Tensor.of(bias)
-    return deformed(x, offset, w, bias, mask, spec=spec, offset_groups=offset_groups)
+    return deform_conv_c(x, offset, w, bias, mask, spec=spec, offset_groups=offset_groups)
 
 
-def check_companion(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tensor.shape != shape:
-        last = "offset_groups·K·rank" if what == "offset" else "offset_groups·K"
-        raise ShapeError(
-            f"deform_conv: the {what} has the wrong shape",
-            received=str(tensor.shape),
-            rule=f"(N, *Y, {last}) = {shape}",
-        )
+def check_companions(x: Tensor, offset: Tensor, mask: Tensor | None, spec: ConvSpec, offset_groups: int) -> None:
+    """Raise unless offsets and mask have a number for every place, group and tap (and axis)."""
+    c = x.shape[-1]
+    received = f"offset_groups={offset_groups}, {c} channels"
+    dividing("deform_conv", offset_groups, c, received=received, what="offset groups")
+    taps = offset_groups * spec.taps
+    for what, tensor, last, size in [
+        ("offset", offset, "offset_groups·K·rank", taps * spec.rank),
+        ("mask", mask, "offset_groups·K", taps),
+    ]:
+        shape = (x.shape[0], *spec.output, size)
+        if tensor is not None and tensor.shape != shape:
+            raise ShapeError(
+                f"deform_conv: the {what} has the wrong shape",
+                received=str(tensor.shape),
+                rule=f"(N, *Y, {last}) = {shape}",
+            )

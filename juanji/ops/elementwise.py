@@ -19,9 +19,9 @@ from juanji.graph import (
     Pointwise,
     Primitive,
     Rule,
-    register,
+    primitive,
 )
-from juanji.ops._geometry import away, floating, mixed, same
+from juanji.ops._geometry import away, floating, same, same_dtype
 from juanji.tensor import DTYPES, DTypeLike, Tensor, method
 
 Function = Callable[..., Tensor]
@@ -40,21 +40,19 @@ def unbroadcast(g: Tensor, x: Tensor, *, shape: tuple[int, ...]) -> Tensor:
     return g.sum(axis=(*range(extra), *stretched)).reshape(*x.shape)
 
 
-broadcast_p: Primitive = register(
-    Primitive(
-        "broadcast_to",
-        broadcast_geometry,
-        lambda x, shape: np.broadcast_to(x, shape),
-        Linear(unbroadcast),
-        lambda rng: [((away(rng, 3, 1),), {"shape": (2, 3, 4)}), ((away(rng, 1),), {"shape": (5,)})],
-    )
+broadcast_to_p: Primitive = primitive(
+    "broadcast_to",
+    broadcast_geometry,
+    lambda x, shape: np.broadcast_to(x, shape),
+    Linear(unbroadcast),
+    lambda rng: [((away(rng, 3, 1),), {"shape": (2, 3, 4)}), ((away(rng, 1),), {"shape": (5,)})],
 )
 
 
 def broadcast_to(x: Any, shape: Any) -> Tensor:
     """x stretched to `shape` by NumPy's rules. Raises ShapeError where it does not stretch."""
     x, shape = Tensor.of(x), tuple(shape) if np.ndim(shape) else (operator.index(shape),)
-    return x if x.shape == shape else broadcast_p(x, shape=shape)
+    return x if x.shape == shape else broadcast_to_p(x, shape=shape)
 
 
 def operands(name: str, *values: Any) -> list[Tensor]:
@@ -68,7 +66,7 @@ def operands(name: str, *values: Any) -> list[Tensor]:
         raise DTypeError(f"{name}: a fraction with whole numbers", received=f"dtype {dtype}", fix='x.astype("float32")')
     rest = iter(typed)
     tensors = [number(name, v, dtype) if isinstance(v, Real) else next(rest) for v in values]
-    mixed(name, *tensors)
+    same_dtype(name, *tensors)
     return stretched(name, *tensors)
 
 
@@ -119,7 +117,7 @@ def pointwise(
         yield tuple(np.abs(x) if positive else x for x in arrays), {}
 
     kind: Kind = Pointwise(*partials) if any(partials) else NotDifferentiable()
-    return function(register(Primitive(name, geometry, define, kind, examples)), doc)
+    return door(primitive(name, geometry, define, kind, examples), doc)
 
 
 def comparison(name: str, define: Callable[..., Array], *, doc: str, kinds: str = "fiub", arity: int = 2) -> Function:
@@ -132,7 +130,7 @@ def comparison(name: str, define: Callable[..., Array], *, doc: str, kinds: str 
         arrays = [rng.integers(0, 3, (3, 4)).astype(float) for _ in range(arity)]
         yield tuple(x > 0 if kinds == "b" else x for x in arrays), {}
 
-    return function(register(Primitive(name, geometry, define, NotDifferentiable(), examples)), doc)
+    return door(primitive(name, geometry, define, NotDifferentiable(), examples), doc)
 
 
 def check_kinds(name: str, kinds: str, inputs: tuple[Tensor, ...]) -> Geometry:
@@ -147,13 +145,13 @@ def check_kinds(name: str, kinds: str, inputs: tuple[Tensor, ...]) -> Geometry:
     return same(name, *inputs)
 
 
-def function(primitive: Primitive, doc: str) -> Function:
+def door(record: Primitive, doc: str) -> Function:
     """The user's door to an elementwise primitive, also found by Tensor's operators."""
 
     def call(*values: Any) -> Tensor:
-        return primitive(*operands(primitive.name, *values))
+        return record(*operands(record.name, *values))
 
-    call.__name__ = call.__qualname__ = primitive.name
+    call.__name__ = call.__qualname__ = record.name
     call.__module__ = "juanji.ops"  # where it is found, by pickle too
     call.__doc__ = doc
     return method(call)
@@ -163,17 +161,15 @@ def cast_geometry(x: Tensor, *, dtype: str) -> Geometry:
     return x.shape, np.dtype(dtype)
 
 
-cast_p: Primitive = register(
-    Primitive(
-        "cast",
-        cast_geometry,
-        lambda x, dtype: x.astype(dtype),
-        Linear(lambda g, x, dtype: astype(g, x.dtype)),
-        lambda rng: [
-            ((away(rng, 3, 4),), {"dtype": "float64"}),
-            ((rng.integers(0, 9, 5),), {"dtype": "float32"}),
-        ],
-    )
+cast: Primitive = primitive(
+    "cast",
+    cast_geometry,
+    lambda x, dtype: x.astype(dtype),
+    Linear(lambda g, x, dtype: astype(g, x.dtype)),
+    lambda rng: [
+        ((away(rng, 3, 4),), {"dtype": "float64"}),
+        ((rng.integers(0, 9, 5),), {"dtype": "float32"}),
+    ],
 )
 
 
@@ -185,24 +181,24 @@ def astype(x: Any, dtype: DTypeLike) -> Tensor:
         raise DTypeError(
             "astype: this element type is not supported", received=name, rule="one of " + ", ".join(DTYPES)
         )
-    return x if x.dtype == name else cast_p(x, dtype=name)
+    return x if x.dtype == name else cast(x, dtype=name)
 
 
 def identity_examples(rng: np.random.Generator) -> Any:
     yield (away(rng, 3, 4),), {}
 
 
-identity_p: Primitive = register(
-    Primitive("identity", lambda x: (x.shape, x.dtype), lambda x: x, Linear(lambda g, x: g), identity_examples)
+identity: Primitive = primitive(
+    "identity", lambda x: (x.shape, x.dtype), lambda x: x, Linear(lambda g, x: g), identity_examples
 )
-stop_p: Primitive = register(
-    Primitive("stop_gradient", lambda x: (x.shape, x.dtype), lambda x: x, NotDifferentiable(), identity_examples)
+stop_gradient_p: Primitive = primitive(
+    "stop_gradient", lambda x: (x.shape, x.dtype), lambda x: x, NotDifferentiable(), identity_examples
 )
 
 
 def stop_gradient(x: Any) -> Tensor:
     """x, held constant by every derivative."""
-    return stop_p(Tensor.of(x))
+    return stop_gradient_p(Tensor.of(x))
 
 
 def where_geometry(condition: Tensor, x: Tensor, y: Tensor) -> Geometry:
@@ -217,18 +213,16 @@ def where_examples(rng: np.random.Generator) -> Any:
     yield (rng.random((3, 4)) > 0.5, away(rng, 3, 4), away(rng, 3, 4)), {}
 
 
-where_p: Primitive = register(
-    Primitive(
-        "where",
-        where_geometry,
-        np.where,
-        Linear(
-            None,
-            lambda g, condition, x, y: where_p(condition, g, g.zeros_like()),
-            lambda g, condition, x, y: where_p(condition, g.zeros_like(), g),
-        ),
-        where_examples,
-    )
+where_p: Primitive = primitive(
+    "where",
+    where_geometry,
+    np.where,
+    Linear(
+        None,
+        lambda g, condition, x, y: where_p(condition, g, g.zeros_like()),
+        lambda g, condition, x, y: where_p(condition, g.zeros_like(), g),
+    ),
+    where_examples,
 )
 
 

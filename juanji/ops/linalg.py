@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from juanji.errors import ShapeError
-from juanji.graph import Geometry, Multilinear, Primitive, register
+from juanji.graph import Geometry, Multilinear, Primitive, primitive
 from juanji.ops._geometry import away, floating
 from juanji.ops.elementwise import broadcast_to
 from juanji.ops.math import add
@@ -36,14 +36,12 @@ def matmul_examples(rng: np.random.Generator) -> Any:
     yield (away(rng, 2, 2, 3), away(rng, 2, 3, 1)), {}
 
 
-matmul_p: Primitive = register(
-    Primitive(
-        "matmul",
-        matmul_geometry,
-        np.matmul,
-        Multilinear(lambda g, a, b: matmul_p(g, swap(b)), lambda g, a, b: matmul_p(swap(a), g)),
-        matmul_examples,
-    )
+matmul_p: Primitive = primitive(
+    "matmul",
+    matmul_geometry,
+    np.matmul,
+    Multilinear(lambda g, a, b: matmul_p(g, swap(b)), lambda g, a, b: matmul_p(swap(a), g)),
+    matmul_examples,
 )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from juanji.checks import per_axis
 from juanji.errors import ShapeError
-from juanji.ops._geometry import away, floating, per_axis
+from juanji.ops._geometry import away, floating
 from juanji.ops.conv import unfold_p
 from juanji.ops.convspec import ConvSpec, plan, spatial_rank
 from juanji.ops.linalg import matmul
@@ -24,8 +25,8 @@ def local_examples(rng: np.random.Generator) -> Any:
         yield (x, w, None), {"spec": spec}
 
 
-@composite(local_examples, name="locally_connected")
-def local(x: Tensor, w: Tensor, bias: Tensor | None, *, spec: ConvSpec) -> Tensor:
+@composite(local_examples, "locally_connected")
+def locally_connected_c(x: Tensor, w: Tensor, bias: Tensor | None, *, spec: ConvSpec) -> Tensor:
     """A matrix product for each place: patches (Y, N, K·C) by weights (Y, K·C, M)."""
     n, places = x.shape[0], math.prod(spec.output)
     taps = spec.taps * x.shape[-1]
@@ -69,4 +70,4 @@ def locally_connected(
             received=f"bias of shape {bias.shape}",
             rule=f"(*Y, M) = {(*spec.output, w.shape[-1])}",
         )
-    return local(x, w, bias, spec=spec)
+    return locally_connected_c(x, w, bias, spec=spec)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from juanji.errors import ArgumentError, DTypeError, ShapeError
-from juanji.graph import Composite, register
+from juanji.checks import nonnegative, one_of, positive, share
+from juanji.errors import DTypeError, ShapeError
+from juanji.graph import Composite
 from juanji.ops._geometry import away, floating
 from juanji.ops.activation import log_softmax
 from juanji.ops.elementwise import astype, broadcast_to, where
@@ -21,15 +22,10 @@ IGNORED = -100
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "sum": sum, "none": lambda loss: loss}
 
 
-def check_reduction(name: str, reduction: str) -> None:
-    if reduction not in REDUCTIONS:
-        raise ArgumentError(f"{name}: unknown reduction", received=repr(reduction), rule='"mean", "sum" or "none"')
-
-
 # Classes by number
 
 
-def whole(name: str, labels: Tensor, classes: int, ignored: int | None = None) -> None:
+def check_labels(name: str, labels: Tensor, classes: int, ignored: int | None = None) -> None:
     """Raise unless the labels are whole numbers and, where they have values, classes."""
     if labels.dtype.kind not in "iu":
         raise DTypeError(f"{name}: labels are whole numbers", received=str(labels.dtype), fix='labels.astype("int64")')
@@ -57,7 +53,7 @@ def one_hot(labels: Any, classes: int, dtype: DTypeLike = "float32") -> Tensor:
     Raises ShapeError for a label outside 0 … C − 1, DTypeError for labels that are not whole numbers.
     """
     labels = Tensor.of(labels)
-    whole("one_hot", labels, classes)
+    check_labels("one_hot", labels, classes)
     return astype(hits(labels, classes), dtype)
 
 
@@ -135,7 +131,7 @@ def check_classes(name: str, scores: Tensor, target: Tensor, weight: Any, ignore
             rule="scores (N, …, C) with class indices (N, …), whole numbers"
             + (", or probabilities (N, …, C)" if name == "cross_entropy" else ""),
         )
-    whole(name, target, scores.shape[-1], ignored)
+    check_labels(name, target, scores.shape[-1], ignored)
     return check_weight(name, scores, weight)
 
 
@@ -177,15 +173,14 @@ def cross_entropy(
     0 … C − 1, DTypeError for dtypes, ArgumentError for other options.
     """
     logits, target = Tensor.of(logits), Tensor.of(target)
-    check_reduction("cross_entropy", reduction)
-    if not 0 <= label_smoothing <= 1:
-        raise ArgumentError("cross_entropy: bad label_smoothing", received=f"{label_smoothing}", rule="from 0 to 1")
+    one_of("cross_entropy", "reduction", reduction, REDUCTIONS)
+    share("cross_entropy", label_smoothing=label_smoothing)
     if target.is_floating and logits.ndim and target.shape == logits.shape:
         floating("cross_entropy", logits, target)
         weight = check_weight("cross_entropy", logits, weight)
     else:
         weight = check_classes("cross_entropy", logits, target, weight, ignore_index)
-    result: Tensor = cross_entropy_c(
+    return cross_entropy_c(
         logits,
         target,
         weight,
@@ -193,7 +188,6 @@ def cross_entropy(
         ignore_index=ignore_index,
         reduction=reduction,
     )
-    return result
 
 
 def nll_loss(
@@ -204,10 +198,9 @@ def nll_loss(
     target, weight, ignore_index, reduction and errors as `cross_entropy`, with class indices only.
     """
     log_p, target = Tensor.of(log_p), Tensor.of(target)
-    check_reduction("nll_loss", reduction)
+    one_of("nll_loss", "reduction", reduction, REDUCTIONS)
     weight = check_classes("nll_loss", log_p, target, weight, ignore_index)
-    result: Tensor = nll_loss_c(log_p, target, weight, ignore_index=ignore_index, reduction=reduction)
-    return result
+    return nll_loss_c(log_p, target, weight, ignore_index=ignore_index, reduction=reduction)
 
 
 # Distances
@@ -223,7 +216,7 @@ def distance(name: str, body: Callable[..., Tensor], **options: float) -> Compos
         for reduction in REDUCTIONS:
             yield (away(rng, 2, 3), away(rng, 2, 3, low=3, high=4)), {"reduction": reduction, **options}
 
-    return register(Composite(name, function, examples))
+    return composite(examples, name)(function)
 
 
 def huber_of(d: Tensor, *, delta: float) -> Tensor:
@@ -240,7 +233,7 @@ smooth_l1_loss_c = distance("smooth_l1_loss", lambda d, beta: huber_of(d, delta=
 def paired(name: str, x: Any, target: Any, reduction: str) -> tuple[Tensor, Tensor]:
     """x and its target as tensors. Raises unless they are of one shape and floating dtype."""
     x, target = Tensor.of(x), Tensor.of(target)
-    check_reduction(name, reduction)
+    one_of(name, "reduction", reduction, REDUCTIONS)
     floating(name, x, target)
     if x.shape != target.shape:
         raise ShapeError(
@@ -253,34 +246,28 @@ def paired(name: str, x: Any, target: Any, reduction: str) -> tuple[Tensor, Tens
 
 def mse_loss(x: Any, target: Any, *, reduction: str = "mean") -> Tensor:
     """(x − t)², of tensors of one shape; reduced as in `cross_entropy` ("mean" over all elements)."""
-    result: Tensor = mse_loss_c(*paired("mse_loss", x, target, reduction), reduction=reduction)
-    return result
+    return mse_loss_c(*paired("mse_loss", x, target, reduction), reduction=reduction)
 
 
 def l1_loss(x: Any, target: Any, *, reduction: str = "mean") -> Tensor:
     """|x − t|, with derivative 0 at 0. As `mse_loss`."""
-    result: Tensor = l1_loss_c(*paired("l1_loss", x, target, reduction), reduction=reduction)
-    return result
+    return l1_loss_c(*paired("l1_loss", x, target, reduction), reduction=reduction)
 
 
 def huber_loss(x: Any, target: Any, *, delta: float = 1.0, reduction: str = "mean") -> Tensor:
     """½d² where |d| = |x − t| < δ, δ · (|d| − ½δ) beyond (Huber 1964). Raises ArgumentError unless δ > 0."""
-    if not delta > 0:
-        raise ArgumentError("huber_loss: bad delta", received=f"delta={delta}", rule="above 0")
+    positive("huber_loss", delta=delta)
     pair = paired("huber_loss", x, target, reduction)
-    result: Tensor = huber_loss_c(*pair, delta=delta, reduction=reduction)
-    return result
+    return huber_loss_c(*pair, delta=delta, reduction=reduction)
 
 
 def smooth_l1_loss(x: Any, target: Any, *, beta: float = 1.0, reduction: str = "mean") -> Tensor:
     """½d²/β where |d| = |x − t| < β, |d| − ½β beyond: `huber_loss` divided by β. β = 0 is `l1_loss`."""
-    if beta < 0:
-        raise ArgumentError("smooth_l1_loss: bad beta", received=f"beta={beta}", rule="0 or above")
+    nonnegative("smooth_l1_loss", beta=beta)
     if beta == 0:
         return l1_loss(x, target, reduction=reduction)
     pair = paired("smooth_l1_loss", x, target, reduction)
-    result: Tensor = smooth_l1_loss_c(*pair, beta=beta, reduction=reduction)
-    return result
+    return smooth_l1_loss_c(*pair, beta=beta, reduction=reduction)
 
 
 def binary_examples(rng: np.random.Generator) -> Any:
@@ -290,7 +277,7 @@ def binary_examples(rng: np.random.Generator) -> Any:
 
 
 @composite(binary_examples, "binary_cross_entropy_with_logits")
-def binary_cross_entropy_c(
+def binary_cross_entropy_with_logits_c(
     logits: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *, reduction: str
 ) -> Tensor:
     missed = softplus(-logits)
@@ -316,5 +303,4 @@ def binary_cross_entropy_with_logits(
         weight = Tensor.of(weight)
         floating(name, logits, weight)
         weight = broadcast_to(weight, logits.shape)
-    result: Tensor = binary_cross_entropy_c(logits, target, weight, pos_weight, reduction=reduction)
-    return result
+    return binary_cross_entropy_with_logits_c(logits, target, weight, pos_weight, reduction=reduction)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from juanji.graph import Array, Geometry, Pointwise, Primitive, register
+from juanji.graph import Array, Geometry, Pointwise, Primitive, primitive
 from juanji.ops._geometry import away, floating
 from juanji.ops.elementwise import Function, comparison, pointwise, where
 from juanji.tensor import Tensor, method
@@ -30,7 +30,7 @@ def softplus_define(x: Array) -> Array:
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-def taken(x: Tensor, y: Tensor) -> Tensor:
+def wins(x: Tensor, y: Tensor) -> Tensor:
     """1 where x > y, ½ where they are equal, 0 elsewhere."""
     return (greater(x, y).astype(x.dtype) + greater_equal(x, y).astype(x.dtype)) * 0.5
 
@@ -53,11 +53,11 @@ mul = pointwise(
 )
 div = pointwise("div", np.divide, lambda z, x, y: 1 / y, lambda z, x, y: -z / y, doc="x / y.")
 maximum = pointwise(
-    "maximum", np.maximum, lambda z, x, y: taken(x, y), lambda z, x, y: taken(y, x), kinds="fiu",
+    "maximum", np.maximum, lambda z, x, y: wins(x, y), lambda z, x, y: wins(y, x), kinds="fiu",
     doc="The larger of x and y; where they are equal each gets half the gradient.",
 )  # fmt: skip
 minimum = pointwise(
-    "minimum", np.minimum, lambda z, x, y: taken(y, x), lambda z, x, y: taken(x, y), kinds="fiu",
+    "minimum", np.minimum, lambda z, x, y: wins(y, x), lambda z, x, y: wins(x, y), kinds="fiu",
     doc="The smaller of x and y; where they are equal each gets half the gradient.",
 )  # fmt: skip
 
@@ -97,14 +97,12 @@ def power_partial(y: Tensor, x: Tensor, *, exponent: float) -> Tensor | float:
     return 0.0 if exponent == 0 else pow(x, exponent - 1) * exponent
 
 
-power_p: Primitive = register(
-    Primitive(
-        "power",
-        power_geometry,
-        lambda x, exponent: np.power(x, x.dtype.type(exponent)),
-        Pointwise(power_partial),
-        lambda rng: [((np.abs(away(rng, 2, 3)),), {"exponent": e}) for e in (0, 1, 2, 3, -1, 0.5, 2.5)],
-    )
+power: Primitive = primitive(
+    "power",
+    power_geometry,
+    lambda x, exponent: np.power(x, x.dtype.type(exponent)),
+    Pointwise(power_partial),
+    lambda rng: [((np.abs(away(rng, 2, 3)),), {"exponent": e}) for e in (0, 1, 2, 3, -1, 0.5, 2.5)],
 )
 
 
@@ -125,7 +123,7 @@ tensor_pow = pointwise("pow", np.power, base_partial, exponent_partial, doc="x^y
 def pow(x: Any, y: Any) -> Tensor:
     """x^y. With a number for y any x will do that has such a power; with a tensor, derivatives by y need x > 0."""
     if isinstance(y, Number) and not isinstance(x, Number):
-        return power_p(Tensor.of(x), exponent=y)
+        return power(Tensor.of(x), exponent=y)
     return tensor_pow(x, y)
 
 

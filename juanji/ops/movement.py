@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from juanji.errors import ArgumentError, DTypeError, ShapeError
-from juanji.graph import Array, Geometry, Linear, LinearInAll, Primitive, register
-from juanji.ops._geometry import away, axes_of, axis_of, mixed, shape_of
+from juanji.graph import Array, Geometry, Linear, LinearInAll, Primitive, primitive
+from juanji.ops._geometry import away, axes_of, axis_of, same_dtype, shape_of
 from juanji.tensor import Tensor, method
 
 Index = tuple[tuple[int, int, int], ...]
@@ -23,14 +23,12 @@ def sizes_of(args: Sequence[Any]) -> tuple[Any, ...]:
 
 # reshape and transpose
 
-reshape_p: Primitive = register(
-    Primitive(
-        "reshape",
-        lambda x, shape: (shape_of("reshape", shape, x.size), x.dtype),
-        lambda x, shape: x.reshape(shape),
-        Linear(lambda g, x, shape: reshape_p(g, shape=x.shape)),
-        lambda rng: [((away(rng, 2, 6),), {"shape": (3, 4)}), ((away(rng, 1),), {"shape": ()})],
-    )
+reshape_p: Primitive = primitive(
+    "reshape",
+    lambda x, shape: (shape_of("reshape", shape, x.size), x.dtype),
+    lambda x, shape: x.reshape(shape),
+    Linear(lambda g, x, shape: reshape_p(g, shape=x.shape)),
+    lambda rng: [((away(rng, 2, 6),), {"shape": (3, 4)}), ((away(rng, 1),), {"shape": ()})],
 )
 
 
@@ -52,14 +50,12 @@ def transpose_geometry(x: Tensor, *, axes: tuple[int, ...]) -> Geometry:
     return tuple(x.shape[a] for a in axes), x.dtype
 
 
-transpose_p: Primitive = register(
-    Primitive(
-        "transpose",
-        transpose_geometry,
-        lambda x, axes: x.transpose(axes),
-        Linear(lambda g, x, axes: transpose_p(g, axes=tuple(int(a) for a in np.argsort(axes)))),
-        lambda rng: [((away(rng, 2, 3, 4),), {"axes": (2, 0, 1)})],
-    )
+transpose_p: Primitive = primitive(
+    "transpose",
+    transpose_geometry,
+    lambda x, axes: x.transpose(axes),
+    Linear(lambda g, x, axes: transpose_p(g, axes=tuple(int(a) for a in np.argsort(axes)))),
+    lambda rng: [((away(rng, 2, 3, 4),), {"axes": (2, 0, 1)})],
 )
 
 
@@ -99,14 +95,12 @@ def squeeze(x: Any, axis: int | None = None) -> Tensor:
 
 # flip: its own transpose
 
-flip_p: Primitive = register(
-    Primitive(
-        "flip",
-        lambda x, axes: (x.shape, x.dtype),
-        lambda x, axes: np.flip(x, axes),
-        Linear(lambda g, x, axes: flip_p(g, axes=axes)),
-        lambda rng: [((away(rng, 3, 4),), {"axes": (0, 1)})],
-    )
+flip_p: Primitive = primitive(
+    "flip",
+    lambda x, axes: (x.shape, x.dtype),
+    lambda x, axes: np.flip(x, axes),
+    Linear(lambda g, x, axes: flip_p(g, axes=axes)),
+    lambda rng: [((away(rng, 3, 4),), {"axes": (0, 1)})],
 )
 
 
@@ -141,14 +135,12 @@ def pad_transpose(
     return slice_p(g, index=tuple((a, n - b, i + 1) for a, n, b, i in zip(low, g.shape, high, interior, strict=True)))
 
 
-pad_p: Primitive = register(
-    Primitive(
-        "pad",
-        pad_geometry,
-        pad_define,
-        Linear(pad_transpose),
-        lambda rng: [((away(rng, 2, 3),), {"low": (1, 0), "high": (0, 2), "interior": (0, 1)})],
-    )
+pad_p: Primitive = primitive(
+    "pad",
+    pad_geometry,
+    pad_define,
+    Linear(pad_transpose),
+    lambda rng: [((away(rng, 2, 3),), {"low": (1, 0), "high": (0, 2), "interior": (0, 1)})],
 )
 
 
@@ -163,14 +155,12 @@ def slice_transpose(g: Tensor, x: Tensor, *, index: Index) -> Tensor:
     return pad_p(g, low=low, high=tuple(n - u for n, u in zip(x.shape, used, strict=True)), interior=interior)
 
 
-slice_p: Primitive = register(
-    Primitive(
-        "slice",
-        slice_geometry,
-        lambda x, index: x[tuple(slice(*bounds) for bounds in index)],
-        Linear(slice_transpose),
-        lambda rng: [((away(rng, 5, 7),), {"index": ((1, 4, 1), (0, 7, 3))})],
-    )
+slice_p: Primitive = primitive(
+    "slice",
+    slice_geometry,
+    lambda x, index: x[tuple(slice(*bounds) for bounds in index)],
+    Linear(slice_transpose),
+    lambda rng: [((away(rng, 5, 7),), {"index": ((1, 4, 1), (0, 7, 3))})],
 )
 
 
@@ -206,23 +196,19 @@ def scatter_geometry(g: Tensor, index: Tensor, *, axis: int, size: int) -> Geome
     return (*g.shape[:axis], size, *g.shape[axis + index.ndim :]), g.dtype
 
 
-take_p: Primitive = register(
-    Primitive(
-        "take",
-        take_geometry,
-        lambda x, index, axis: np.take(x, index, axis),
-        Linear(lambda g, x, index, axis: scatter_p(g, index, axis=axis, size=x.shape[axis])),
-        lambda rng: [((away(rng, 3, 4), rng.integers(0, 4, (2, 3))), {"axis": 1})],
-    )
+take_p: Primitive = primitive(
+    "take",
+    take_geometry,
+    lambda x, index, axis: np.take(x, index, axis),
+    Linear(lambda g, x, index, axis: scatter(g, index, axis=axis, size=x.shape[axis])),
+    lambda rng: [((away(rng, 3, 4), rng.integers(0, 4, (2, 3))), {"axis": 1})],
 )
-scatter_p: Primitive = register(
-    Primitive(
-        "scatter",
-        scatter_geometry,
-        scatter_define,
-        Linear(lambda g, y, index, axis, size: take_p(g, index, axis=axis)),
-        lambda rng: [((away(rng, 3, 2, 3), rng.integers(0, 4, (2, 3))), {"axis": 1, "size": 4})],
-    )
+scatter: Primitive = primitive(
+    "scatter",
+    scatter_geometry,
+    scatter_define,
+    Linear(lambda g, y, index, axis, size: take_p(g, index, axis=axis)),
+    lambda rng: [((away(rng, 3, 2, 3), rng.integers(0, 4, (2, 3))), {"axis": 1, "size": 4})],
 )
 
 
@@ -236,7 +222,7 @@ def take(x: Any, index: Any, axis: int = 0) -> Tensor:
 
 
 def concat_geometry(*xs: Tensor, axis: int) -> Geometry:
-    mixed("concat", *xs)
+    same_dtype("concat", *xs)
     rest = {x.shape[:axis] + x.shape[axis + 1 :] for x in xs}
     if len(rest) > 1 or len({x.ndim for x in xs}) > 1:
         raise ShapeError(
@@ -254,14 +240,12 @@ def concat_transpose(g: Tensor, arg: int, *xs: Tensor, axis: int) -> Tensor:
     return slice_p(g, index=tuple(bounds))
 
 
-concat_p: Primitive = register(
-    Primitive(
-        "concat",
-        concat_geometry,
-        lambda *xs, axis: np.concatenate(xs, axis),
-        LinearInAll(concat_transpose),
-        lambda rng: [((away(rng, 2, 3), away(rng, 2, 1), away(rng, 2, 2)), {"axis": 1})],
-    )
+concat_p: Primitive = primitive(
+    "concat",
+    concat_geometry,
+    lambda *xs, axis: np.concatenate(xs, axis),
+    LinearInAll(concat_transpose),
+    lambda rng: [((away(rng, 2, 3), away(rng, 2, 1), away(rng, 2, 2)), {"axis": 1})],
 )
 
 

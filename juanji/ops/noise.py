@@ -10,7 +10,7 @@ import numpy as np
 
 from juanji import random
 from juanji.errors import ArgumentError, DTypeError, ShapeError
-from juanji.graph import Geometry, NotDifferentiable, Primitive, register
+from juanji.graph import Geometry, NotDifferentiable, primitive
 from juanji.ops._geometry import away, axes_of, floating
 from juanji.ops.elementwise import astype, where
 from juanji.ops.math import cos, greater_equal, log1p, sin, sqrt
@@ -22,8 +22,8 @@ def uniform_geometry(state: Tensor, *, shape: tuple[int, ...], dtype: str) -> Ge
     if (state.shape, state.dtype) != ((3,), np.dtype(np.uint32)):
         raise ShapeError(
             "uniform: this is not a random state",
-            received=f"{state.dtype}{list(state.shape)}",
-            rule="uint32[3]: two words of key and a step",
+            received=f"{state.dtype} {state.shape}",
+            rule="uint32 (3,): two words of key and a step",
             fix="juanji.random.state(seed)",
         )
     if dtype not in ("float32", "float64"):
@@ -36,7 +36,7 @@ def uniform_examples(rng: np.random.Generator) -> Any:
     yield (random.state(2),), {"shape": (), "dtype": "float64"}
 
 
-uniform_p = register(Primitive("uniform", uniform_geometry, random.uniform, NotDifferentiable(), uniform_examples))
+uniform_p = primitive("uniform", uniform_geometry, random.uniform, NotDifferentiable(), uniform_examples)
 
 
 def uniform(state: Any, shape: Sequence[int], dtype: DTypeLike = "float32") -> Tensor:
@@ -59,8 +59,7 @@ def normal_c(state: Tensor, *, shape: tuple[int, ...], dtype: str) -> Tensor:
 
 def normal(state: Any, shape: Sequence[int], dtype: DTypeLike = "float32") -> Tensor:
     """Standard normal numbers, by Box and Muller's transform of pairs of uniform ones, in float64 and then rounded."""
-    result: Tensor = normal_c(Tensor.of(state), shape=tuple(shape), dtype=np.dtype(dtype).name)
-    return result
+    return normal_c(Tensor.of(state), shape=tuple(shape), dtype=np.dtype(dtype).name)
 
 
 def dropout_examples(rng: np.random.Generator) -> Any:
@@ -87,5 +86,4 @@ def dropout(x: Any, state: Any, *, rate: float = 0.5, axes: int | Sequence[int] 
     floating("dropout", x)
     if not 0 <= rate <= 1:
         raise ArgumentError("dropout: bad rate", received=f"rate={rate}", rule="the part that is dropped, 0 … 1")
-    result: Tensor = dropout_c(x, Tensor.of(state), rate=rate, axes=axes_of("dropout", axes, x.ndim))
-    return result
+    return dropout_c(x, Tensor.of(state), rate=rate, axes=axes_of("dropout", axes, x.ndim))

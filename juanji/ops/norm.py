@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from juanji.checks import counts, dividing
 from juanji.errors import ArgumentError, ShapeError
 from juanji.ops._geometry import away, axes_of, floating
 from juanji.ops.elementwise import stop_gradient
@@ -22,7 +23,7 @@ Parameter = Tensor | None
 # What they share
 
 
-def fitted(name: str, x: Any, shape: Sequence[int] | None, **parameters: Any) -> list[Any]:
+def checked(name: str, x: Any, shape: Sequence[int] | None, **parameters: Any) -> list[Any]:
     """x and the parameters as tensors of one floating dtype, each parameter None or of `shape`, by default (C,)."""
     x = Tensor.of(x)
     given = {key: None if value is None else Tensor.of(value) for key, value in parameters.items()}
@@ -75,10 +76,8 @@ def batch_norm_train_examples(rng: np.random.Generator) -> Any:
     yield (away(rng, 2, 2, 2, 3), None, None), {"epsilon": 0.1}
 
 
-@composite(batch_norm_train_examples, "batch_norm_train")
-def batch_norm_train_c(
-    x: Tensor, scale: Parameter, bias: Parameter, *, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
+@composite(batch_norm_train_examples)
+def batch_norm_train(x: Tensor, scale: Parameter, bias: Parameter, *, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """Batch normalisation by the batch's own mean and (biased) variance, and those (003 eq. 29-31)."""
     y, centre, variance = standardised(x, tuple(range(x.ndim - 1)), epsilon)
     return affine(y, scale, bias), reshape(centre, -1), reshape(variance, -1)
@@ -112,7 +111,19 @@ def batch_norm(
     Raises ShapeError where a parameter is not (C,), and while training on one value a channel; ArgumentError without
     statistics to use.
     """
-    x, scale, bias, mean, var = fitted("batch_norm", x, None, scale=scale, bias=bias, mean=mean, var=var)
+    x, scale, bias, mean, var = checked("batch_norm", x, None, scale=scale, bias=bias, mean=mean, var=var)
+    check_statistics(mean, var, training)
+    if not training:
+        return batch_norm_c(x, scale, bias, mean, var, epsilon=epsilon)
+    count = sample_size("batch_norm", x, range(x.ndim - 1))
+    y, centre, variance = batch_norm_train(x, scale, bias, epsilon=epsilon)
+    centre, variance = stop_gradient(centre), stop_gradient(variance)
+    if unbiased:
+        variance = variance * (count / (count - 1))
+    return y, moved(mean, centre, momentum), moved(var, variance, momentum)
+
+
+def check_statistics(mean: Parameter, var: Parameter, training: bool) -> None:
     if (mean is None) != (var is None) or (mean is None and not training):
         raise ArgumentError(
             "batch_norm: there are no statistics",
@@ -120,19 +131,14 @@ def batch_norm(
             rule="mean and var, both; or neither while training",
             fix="pass running statistics, or training=True",
         )
-    if not training:
-        return batch_norm_c(x, scale, bias, mean, var, epsilon=epsilon)
-    count = several("batch_norm", x, range(x.ndim - 1))
-    y, centre, variance = batch_norm_train_c(x, scale, bias, epsilon=epsilon)
-    centre, variance = stop_gradient(centre), stop_gradient(variance)
-    if unbiased:
-        variance = variance * (count / (count - 1))
-    if mean is None:
-        return y, centre, variance
-    return y, mean * (1 - momentum) + centre * momentum, var * (1 - momentum) + variance * momentum
 
 
-def several(name: str, x: Tensor, axes: Sequence[int]) -> int:
+def moved(running: Parameter, batch: Tensor, momentum: float) -> Tensor:
+    """A running statistic moved towards the batch's, which is taken by itself where there is none yet."""
+    return batch if running is None else running * (1 - momentum) + batch * momentum
+
+
+def sample_size(name: str, x: Tensor, axes: Sequence[int]) -> int:
     """How many values a channel's statistics are taken over. Raises ShapeError for fewer than two."""
     count = math.prod(x.shape[a] for a in axes)
     if count < 2:
@@ -170,9 +176,8 @@ def layer_norm(
     """
     x = Tensor.of(x)
     chosen = axes_of("layer_norm", axes, x.ndim)
-    x, scale, bias = fitted("layer_norm", x, [x.shape[a] for a in chosen], scale=scale, bias=bias)
-    result: Tensor = layer_norm_c(x, scale, bias, axes=chosen, epsilon=epsilon)
-    return result
+    x, scale, bias = checked("layer_norm", x, [x.shape[a] for a in chosen], scale=scale, bias=bias)
+    return layer_norm_c(x, scale, bias, axes=chosen, epsilon=epsilon)
 
 
 def group_norm_examples(rng: np.random.Generator) -> Any:
@@ -193,15 +198,9 @@ def group_norm(x: Any, groups: int, scale: Any = None, bias: Any = None, *, epsi
 
     x (N, …, C), scale and bias (C,). Raises ArgumentError where the groups do not divide the channels.
     """
-    x, scale, bias = fitted("group_norm", x, None, scale=scale, bias=bias)
-    if groups < 1 or x.shape[-1] % groups:
-        raise ArgumentError(
-            "group_norm: the groups do not divide the channels",
-            received=f"groups={groups}, input of shape {x.shape}",
-            rule=f"a divisor of C = {x.shape[-1]}",
-        )
-    result: Tensor = group_norm_c(x, scale, bias, groups=groups, epsilon=epsilon)
-    return result
+    x, scale, bias = checked("group_norm", x, None, scale=scale, bias=bias)
+    dividing("group_norm", groups, x.shape[-1], received=f"groups={groups}, input of shape {x.shape}")
+    return group_norm_c(x, scale, bias, groups=groups, epsilon=epsilon)
 
 
 def instance_norm_examples(rng: np.random.Generator) -> Any:
@@ -220,10 +219,9 @@ def instance_norm(x: Any, scale: Any = None, bias: Any = None, *, epsilon: float
 
     x (N, *X, C), scale and bias (C,). Raises ShapeError for images of one pixel.
     """
-    x, scale, bias = fitted("instance_norm", x, None, scale=scale, bias=bias)
-    several("instance_norm", x, range(1, x.ndim - 1))
-    result: Tensor = instance_norm_c(x, scale, bias, epsilon=epsilon)
-    return result
+    x, scale, bias = checked("instance_norm", x, None, scale=scale, bias=bias)
+    sample_size("instance_norm", x, range(1, x.ndim - 1))
+    return instance_norm_c(x, scale, bias, epsilon=epsilon)
 
 
 # Neighbouring channels
@@ -250,8 +248,6 @@ def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.
     x (N, …, C). Channels past the ends count as 0. As in PyTorch α is divided by `size`, which the paper does not do:
     its n = 5, α = 10⁻⁴ are size=5, alpha=5e-4 here.
     """
-    (x,) = fitted("local_response_norm", x, None)
-    if size < 1:
-        raise ArgumentError("local_response_norm: bad size", received=f"size={size}", rule="at least 1")
-    result: Tensor = local_response_norm_c(x, size=size, alpha=alpha, beta=beta, k=k)
-    return result
+    (x,) = checked("local_response_norm", x, None)
+    counts("local_response_norm", size=size)
+    return local_response_norm_c(x, size=size, alpha=alpha, beta=beta, k=k)

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from juanji.checks import per_axis
 from juanji.errors import ArgumentError, DTypeError, ShapeError, describe
-from juanji.graph import Array, Geometry, Linear, NotDifferentiable, Primitive, register
-from juanji.ops._geometry import away, floating, per_axis
+from juanji.graph import Array, Geometry, Linear, NotDifferentiable, Primitive, primitive
+from juanji.ops._geometry import away, floating
 from juanji.ops.conv import as_layout, channels_last, overlap_add, windows
-from juanji.ops.convspec import SPATIAL, ConvSpec, pairs, plan, spatial_rank
+from juanji.ops.convspec import SPATIAL, ConvSpec, padding_pairs, plan, spatial_rank
 from juanji.ops.elementwise import where
 from juanji.ops.linalg import matmul
 from juanji.ops.math import abs, equal, maximum, pow
@@ -32,7 +33,7 @@ Pairs = tuple[tuple[int, int], ...]
 # The definitions.
 
 
-def rows(x: Array) -> Array:
+def flat_places(x: Array) -> Array:
     """x `(N, *X, C)` with its spatial axes made one."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
 
@@ -56,13 +57,13 @@ def argmax_define(x: Array, spec: ConvSpec) -> Array:
 
 
 def gather_define(x: Array, index: Array) -> Array:
-    return np.take_along_axis(rows(x), rows(index), 1).reshape(index.shape)
+    return np.take_along_axis(flat_places(x), flat_places(index), 1).reshape(index.shape)
 
 
 def scatter_define(g: Array, index: Array, size: tuple[int, ...]) -> Array:
     (n, *_, c), extent = g.shape, math.prod(size)
-    place = (np.arange(n)[:, None, None] * extent + rows(index)) * c + np.arange(c)
-    total = np.bincount(place.ravel(), rows(g).ravel(), n * extent * c)
+    place = (np.arange(n)[:, None, None] * extent + flat_places(index)) * c + np.arange(c)
+    total = np.bincount(place.ravel(), flat_places(g).ravel(), n * extent * c)
     return total.astype(g.dtype).reshape(n, *size, c)
 
 
@@ -152,44 +153,34 @@ def scatter_examples(rng: np.random.Generator) -> Any:
     yield (away(rng, 2, 2, 2, 2), rng.integers(0, 12, (2, 2, 2, 2))), {"size": (4, 3)}
 
 
-window_argmax = register(
-    Primitive("window_argmax", argmax_geometry, argmax_define, NotDifferentiable(), input_examples)
+window_argmax = primitive("window_argmax", argmax_geometry, argmax_define, NotDifferentiable(), input_examples)
+window_gather: Primitive = primitive(
+    "window_gather",
+    gather_geometry,
+    gather_define,
+    Linear(lambda g, x, index: window_scatter(g, index, size=x.shape[1:-1])),
+    gather_examples,
 )
-window_gather: Primitive = register(
-    Primitive(
-        "window_gather",
-        gather_geometry,
-        gather_define,
-        Linear(lambda g, x, index: window_scatter(g, index, size=x.shape[1:-1])),
-        gather_examples,
-    )
+window_scatter: Primitive = primitive(
+    "window_scatter",
+    scatter_geometry,
+    scatter_define,
+    Linear(lambda g, y, index, size: window_gather(g, index)),
+    scatter_examples,
 )
-window_scatter: Primitive = register(
-    Primitive(
-        "window_scatter",
-        scatter_geometry,
-        scatter_define,
-        Linear(lambda g, y, index, size: window_gather(g, index)),
-        scatter_examples,
-    )
+window_sum: Primitive = primitive(
+    "window_sum",
+    sum_geometry,
+    sum_define,
+    Linear(lambda g, x, spec: window_spread(g, spec=spec)),
+    input_examples,
 )
-window_sum: Primitive = register(
-    Primitive(
-        "window_sum",
-        sum_geometry,
-        sum_define,
-        Linear(lambda g, x, spec: window_spread(g, spec=spec)),
-        input_examples,
-    )
-)
-window_spread: Primitive = register(
-    Primitive(
-        "window_spread",
-        lambda g, spec: ((g.shape[0], *spec.input, g.shape[-1]), g.dtype),
-        spread_define,
-        Linear(lambda g, y, spec: window_sum(g, spec=spec)),
-        output_examples,
-    )
+window_spread: Primitive = primitive(
+    "window_spread",
+    lambda g, spec: ((g.shape[0], *spec.input, g.shape[-1]), g.dtype),
+    spread_define,
+    Linear(lambda g, y, spec: window_sum(g, spec=spec)),
+    output_examples,
 )
 
 # Geometry that only pooling has.
@@ -221,7 +212,7 @@ def pool_plan(name: str, x: Tensor, size: Any, stride: Any, padding: Any, dilati
 
 def padded(name: str, spec: ConvSpec, padding: Any) -> Pairs:
     """The padding that was asked for, (low, high) an axis; windows may hang over it when sizes are rounded up."""
-    return tuple(pairs(name, padding, spec.input, spec.span, spec.stride))
+    return tuple(padding_pairs(name, padding, spec.input, spec.span, spec.stride))
 
 
 # The user's door.
@@ -232,8 +223,8 @@ def pool_examples(rng: np.random.Generator) -> Any:
         yield arrays, attrs | {"return_indices": False}
 
 
-@composite(pool_examples, name="max_pool")
-def largest(x: Tensor, *, spec: ConvSpec, return_indices: bool = False) -> Any:
+@composite(pool_examples, "max_pool")
+def max_pool_c(x: Tensor, *, spec: ConvSpec, return_indices: bool = False) -> Any:
     index = window_argmax(x, spec=spec)
     y = window_gather(x, index)
     return (y, index) if return_indices else y
@@ -267,8 +258,8 @@ def max_pool(
     x = channels_last(x, layout)
     spec = pool_plan("max_pool", x, size, stride, padding, dilation, ceil_mode)
     if not return_indices:
-        return as_layout(largest(x, spec=spec), layout)
-    return tuple(as_layout(y, layout) for y in largest(x, spec=spec, return_indices=True))
+        return as_layout(max_pool_c(x, spec=spec), layout)
+    return tuple(as_layout(y, layout) for y in max_pool_c(x, spec=spec, return_indices=True))
 
 
 def mean_examples(rng: np.random.Generator) -> Any:
@@ -278,8 +269,8 @@ def mean_examples(rng: np.random.Generator) -> Any:
         yield arrays, attrs | {"padding": pads, "count_include_pad": include}
 
 
-@composite(mean_examples, name="avg_pool")
-def average(x: Tensor, *, spec: ConvSpec, padding: Pairs, count_include_pad: bool) -> Tensor:
+@composite(mean_examples, "avg_pool")
+def avg_pool_c(x: Tensor, *, spec: ConvSpec, padding: Pairs, count_include_pad: bool) -> Tensor:
     margin = padding if count_include_pad else ((0, 0),) * spec.rank
     counts = functools.reduce(np.multiply.outer, overlaps(spec, margin))
     if (counts == spec.taps).all():
@@ -309,7 +300,7 @@ def avg_pool(
     x = channels_last(x, layout)
     spec = pool_plan("avg_pool", x, size, stride, padding, 1, ceil_mode)
     margin = padded("avg_pool", spec, padding)
-    return as_layout(average(x, spec=spec, padding=margin, count_include_pad=count_include_pad), layout)
+    return as_layout(avg_pool_c(x, spec=spec, padding=margin, count_include_pad=count_include_pad), layout)
 
 
 def lp_pool(
@@ -338,7 +329,7 @@ def lp_pool(
     x = channels_last(x, layout)
     spec = pool_plan("lp_pool", x, size, stride, padding, dilation, ceil_mode)
     margin = padded("lp_pool", spec, padding)
-    total = average(pow(x, norm), spec=spec, padding=margin, count_include_pad=True) * spec.taps
+    total = avg_pool_c(pow(x, norm), spec=spec, padding=margin, count_include_pad=True) * spec.taps
     zero = equal(total, 0)
     return as_layout(where(zero, 0.0, pow(where(zero, 1.0, total), 1 / norm)), layout)
 

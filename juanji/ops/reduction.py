@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from juanji.errors import DTypeError, ShapeError
-from juanji.graph import Geometry, Linear, NotDifferentiable, Primitive, register
+from juanji.graph import Geometry, Linear, NotDifferentiable, Primitive, primitive
 from juanji.ops._geometry import away, axes_of, axis_of, floating
 from juanji.ops.elementwise import broadcast_to, stop_gradient, where
 from juanji.ops.math import equal, exp, isfinite, log, sqrt
@@ -28,14 +28,12 @@ def sum_geometry(x: Tensor, *, axes: tuple[int, ...]) -> Geometry:
     return tuple(n for a, n in enumerate(x.shape) if a not in axes), x.dtype
 
 
-sum_p: Primitive = register(
-    Primitive(
-        "sum",
-        sum_geometry,
-        lambda x, axes: x.sum(axis=axes, dtype=x.dtype),
-        Linear(lambda g, x, axes: broadcast_to(reshape(g, *kept(x, axes)), x.shape)),
-        lambda rng: [((away(rng, 2, 3, 4),), {"axes": axes}) for axes in [(0, 2), (1,), ()]],
-    )
+sum_p: Primitive = primitive(
+    "sum",
+    sum_geometry,
+    lambda x, axes: x.sum(axis=axes, dtype=x.dtype),
+    Linear(lambda g, x, axes: broadcast_to(reshape(g, *kept(x, axes)), x.shape)),
+    lambda rng: [((away(rng, 2, 3, 4),), {"axes": axes}) for axes in [(0, 2), (1,), ()]],
 )
 
 
@@ -121,14 +119,12 @@ def arg_geometry(x: Tensor, *, axis: int) -> Geometry:
     return x.shape[:axis] + x.shape[axis + 1 :], np.dtype(np.int64)
 
 
-argmax_p: Primitive = register(
-    Primitive(
-        "argmax",
-        arg_geometry,
-        lambda x, axis: x.argmax(axis),
-        NotDifferentiable(),
-        lambda rng: [((away(rng, 3, 4),), {"axis": 1})],
-    )
+argmax_p: Primitive = primitive(
+    "argmax",
+    arg_geometry,
+    lambda x, axis: x.argmax(axis),
+    NotDifferentiable(),
+    lambda rng: [((away(rng, 3, 4),), {"axis": 1})],
 )
 
 
@@ -198,14 +194,12 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return reshape(rows, *(kept(x, axes) if keepdims else [x.shape[a] for a in rest]))
 
 
-cumsum_p: Primitive = register(
-    Primitive(
-        "cumsum",
-        lambda x, axis: (x.shape, x.dtype),
-        lambda x, axis: np.cumsum(x, axis, dtype=x.dtype),
-        Linear(lambda g, x, axis: flip(cumsum_p(flip(g, axis), axis=axis), axis)),
-        lambda rng: [((away(rng, 3, 4),), {"axis": 1})],
-    )
+cumsum_p: Primitive = primitive(
+    "cumsum",
+    lambda x, axis: (x.shape, x.dtype),
+    lambda x, axis: np.cumsum(x, axis, dtype=x.dtype),
+    Linear(lambda g, x, axis: flip(cumsum_p(flip(g, axis), axis=axis), axis)),
+    lambda rng: [((away(rng, 3, 4),), {"axis": 1})],
 )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from juanji.errors import ArgumentError, ShapeError
+from juanji.checks import one_of, per_axis
+from juanji.errors import ArgumentError, ShapeError, describe
 from juanji.graph import Array
-from juanji.ops._geometry import away, floating, per_axis
+from juanji.ops._geometry import away, floating
 from juanji.ops.convspec import letters, spatial_rank
 from juanji.ops.elementwise import where
 from juanji.ops.math import abs, add, floor, greater_equal, less, less_equal, logical_and, mul, round
@@ -61,10 +62,9 @@ def pad(x: Any, widths: Any, mode: str = "constant", value: float = 0.0) -> Tens
     """
     x = Tensor.of(x)
     pairs = widths_of(x, widths)
+    one_of("pad", "mode", mode, ("constant", *PAD_INDEX))
     if mode == "constant":
         return constant_pad(x, pairs, value)
-    if mode not in PAD_INDEX:
-        raise ArgumentError("pad: unknown mode", received=repr(mode), rule='"constant", "reflect" or "edge"')
     for axis, (low, high) in enumerate(pairs):
         if low or high:
             if not x.shape[axis]:
@@ -113,8 +113,8 @@ def resize_examples(rng: np.random.Generator) -> Any:
     yield (away(rng, 1, 2, 2, 3, 1),), options | {"size": (4, 1, 2), "steps": (0.5, 2, 1.5), "mode": "nearest"}
 
 
-@composite(resize_examples, name="resize")
-def resampled(x: Tensor, *, size: tuple[int, ...], steps: Scales, mode: str, align_corners: bool) -> Tensor:
+@composite(resize_examples, "resize")
+def resize_c(x: Tensor, *, size: tuple[int, ...], steps: Scales, mode: str, align_corners: bool) -> Tensor:
     for axis, (n, target, step) in enumerate(zip(x.shape[1:-1], size, steps, strict=True), 1):
         if target != n or step != 1:
             x = RESIZE[mode](x, axis, target, step, align_corners)
@@ -136,8 +136,7 @@ def resize(
     """
     x = Tensor.of(x)
     rank = spatial_rank("resize", x, "NHWC")
-    if mode not in RESIZE:
-        raise ArgumentError("resize: unknown mode", received=repr(mode), rule='"nearest" or "bilinear"')
+    one_of("resize", "mode", mode, RESIZE)
     if mode != "nearest":
         floating("resize", x)
     if (size is None) == (scale is None):
@@ -152,7 +151,7 @@ def resize(
         step_of(n, o, None if scales is None else scales[axis], align_corners and mode != "nearest")
         for axis, (n, o) in enumerate(zip(x.shape[1:-1], target, strict=True))
     )
-    return resampled(x, size=target, steps=steps, mode=mode, align_corners=align_corners)
+    return resize_c(x, size=target, steps=steps, mode=mode, align_corners=align_corners)
 
 
 def scales_of(scale: Any, rank: int) -> Scales:
@@ -255,8 +254,8 @@ def grid_examples(rng: np.random.Generator) -> Any:
         yield (away(rng, 2, *sizes, 2), grid), {"mode": mode, "padding_mode": border, "align_corners": aligned}
 
 
-@composite(grid_examples, name="grid_sample")
-def sampled(x: Tensor, grid: Tensor, *, mode: str, padding_mode: str, align_corners: bool) -> Tensor:
+@composite(grid_examples, "grid_sample")
+def grid_sample_c(x: Tensor, grid: Tensor, *, mode: str, padding_mode: str, align_corners: bool) -> Tensor:
     places = []
     for axis, size in enumerate(x.shape[1:-1]):
         coordinate = getitem(grid, (..., x.ndim - 3 - axis))
@@ -282,15 +281,12 @@ def grid_sample(
     x, grid = Tensor.of(x), Tensor.of(grid)
     rank = spatial_rank("grid_sample", x, "NHWC")
     floating("grid_sample", x, grid)
-    for argument, value, known in (("mode", mode, SAMPLERS), ("padding_mode", padding_mode, BORDERS)):
-        if value not in known:
-            raise ArgumentError(
-                f"grid_sample: unknown {argument}", received=repr(value), rule=f"one of {', '.join(known)}"
-            )
+    one_of("grid_sample", "mode", mode, SAMPLERS)
+    one_of("grid_sample", "padding_mode", padding_mode, BORDERS)
     if grid.ndim != x.ndim or (grid.shape[0], grid.shape[-1]) != (x.shape[0], rank) or min(x.shape[1:-1]) < 1:
         raise ShapeError(
             "grid_sample: the grid does not belong to the images",
-            received=f"{letters(rank)} = {x.shape}, grid {grid.shape}",
+            received=f"images {describe(x.shape, letters(rank))}, grid {grid.shape}",
             rule=f"images of at least one pixel, a grid (N, *Y, {rank}) of {rank + 2} axes, the same N",
         )
-    return sampled(x, grid, mode=mode, padding_mode=padding_mode, align_corners=align_corners)
+    return grid_sample_c(x, grid, mode=mode, padding_mode=padding_mode, align_corners=align_corners)

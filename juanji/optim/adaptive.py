@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from juanji.cell import Stateful
+from juanji.checks import fraction, nonnegative
+from juanji.errors import ArgumentError
 from juanji.ops.math import sqrt
-from juanji.optim.optimizer import Optimizer, Slots, bias_correction, fraction, nonnegative
-from juanji.tensor import Tensor
+from juanji.optim.optimizer import Factors, Optimizer, Slots
+from juanji.tensor import DType, Tensor
 
 
 class RMSprop(Optimizer):
@@ -31,14 +33,14 @@ class RMSprop(Optimizer):
         self.slots = ("square", "velocity") if momentum else ("square",)
         super().__init__(model, lr, weight_decay=weight_decay)
 
-    def step(self, p: Tensor, g: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
+    def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
         g = self.decayed(p, g)
         square = slots["square"] * self.alpha + g * g * (1 - self.alpha)
         direction = g / (sqrt(square) + self.eps)
         if not self.momentum:
-            return p - self.rate(p) * direction, {"square": square}
+            return p - factors["rate"] * direction, {"square": square}
         velocity = slots["velocity"] * self.momentum + direction
-        return p - self.rate(p) * velocity, {"square": square, "velocity": velocity}
+        return p - factors["rate"] * velocity, {"square": square, "velocity": velocity}
 
 
 class Adam(Optimizer):
@@ -60,23 +62,31 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        name = type(self).__name__
-        fraction(name, beta1=betas[0], beta2=betas[1])
+        name = self.class_name
+        try:
+            beta1, beta2 = betas
+        except (TypeError, ValueError):
+            raise ArgumentError(f"{name}: bad betas", received=f"betas={betas!r}", rule="two numbers") from None
+        fraction(name, beta1=beta1, beta2=beta2)
         nonnegative(name, eps=eps)
-        self.betas, self.eps = (float(betas[0]), float(betas[1])), eps
+        self.betas, self.eps = (float(beta1), float(beta2)), eps
         super().__init__(model, lr, weight_decay=weight_decay)
 
-    def step(self, p: Tensor, g: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
-        return self.descend(p, self.decayed(p, g), slots)
+    def factors(self, dtype: DType) -> Factors:
+        """With t updates done, lr/(1 − β₁ᵗ) and √(1 − β₂ᵗ): running means that began at 0 fall short by 1 − βᵗ."""
+        factors, updates = super().factors(dtype), self.updates.astype("float64")
+        first, second = ((1 - beta**updates).astype(dtype) for beta in self.betas)
+        return factors | {"corrected rate": factors["rate"] / first, "scale": sqrt(second)}
 
-    def descend(self, p: Tensor, g: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
+    def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
+        return self.descend(p, self.decayed(p, g), slots, factors)
+
+    def descend(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
         beta1, beta2 = self.betas
         mean = slots["mean"] * beta1 + g * (1 - beta1)
         square = slots["square"] * beta2 + g * g * (1 - beta2)
-        first = bias_correction(beta1, self.updates, p.dtype)
-        second = bias_correction(beta2, self.updates, p.dtype)
-        direction = mean / (sqrt(square) / sqrt(second) + self.eps)
-        return p - self.rate(p) / first * direction, {"mean": mean, "square": square}
+        direction = mean / (sqrt(square) / factors["scale"] + self.eps)
+        return p - factors["corrected rate"] * direction, {"mean": mean, "square": square}
 
 
 class AdamW(Adam):
@@ -95,5 +105,5 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(model, lr, betas, eps, weight_decay)
 
-    def step(self, p: Tensor, g: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
-        return self.descend(p * (1 - self.rate(p) * self.weight_decay), g, slots)
+    def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
+        return self.descend(p * (1 - factors["rate"] * self.weight_decay), g, slots, factors)

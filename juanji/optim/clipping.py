@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from juanji.checks import positive
 from juanji.errors import ArgumentError
 from juanji.ops.math import clip, minimum, sqrt
 from juanji.ops.movement import stack
-from juanji.optim.optimizer import positive
 from juanji.tensor import Tensor
 
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from juanji.cell import Cell, Stateful
+from juanji.checks import nonnegative as nonnegative  # train.recipe takes these two from here
+from juanji.checks import positive as positive
+from juanji.checks import same_names
 from juanji.errors import ArgumentError
 from juanji.nn import init
-from juanji.tensor import Tensor
+from juanji.tensor import DType, Tensor
 
 Slots = dict[str, Tensor]
+Factors = dict[str, Tensor]
+
+
+class Slot(Stateful):
+    """What an optimiser remembers of one kind, such as a running mean: for each parameter a cell of its path."""
+
+    def __init__(self, parameters: Mapping[str, Cell]) -> None:
+        for path, cell in parameters.items():
+            self._cells[path] = Cell(cell.shape, init.zeros, kind="slot", dtype=cell.dtype)
+
+    def __getitem__(self, path: str) -> Cell:
+        return self._cells[path]
 
 
 class Optimizer(Stateful):
@@ -26,18 +38,25 @@ class Optimizer(Stateful):
     slots: tuple[str, ...] = ()
 
     def __init__(self, model: Stateful, lr: float, *, weight_decay: float = 0.0) -> None:
-        name = type(self).__name__
+        name = self.class_name
         positive(name, lr=lr)
         nonnegative(name, weight_decay=weight_decay)
+        if not isinstance(model, Stateful):
+            raise ArgumentError(
+                f"{name}: an optimiser takes the model",
+                received=f"a {type(model).__name__}",
+                rule="it finds the parameters in the model, and updates them there",
+                fix=f"{name}(model, …)",
+            )
+        parameters = model.cells("parameter")
+        if not parameters:
+            raise ArgumentError(f"{name}: nothing to train", received=f"{type(model).__name__} without parameters")
         self.weight_decay = weight_decay
         self.lr: Any = Cell((), init.constant_of(lr), kind="slot", dtype="float64")
         self.updates: Any = Cell((), init.zeros, kind="slot", dtype="int64")
-        self.shapes = {path: cell.shape for path, cell in model.cells("parameter").items()}
-        if not self.shapes:
-            raise ArgumentError(f"{name}: nothing to train", received=f"{type(model).__name__} without parameters")
-        for path, cell in model.cells("parameter").items():
-            for slot in self.slots:
-                setattr(self, f"{slot}.{path}", Cell(cell.shape, init.zeros, kind="slot", dtype=cell.dtype))
+        self.shapes = {path: cell.shape for path, cell in parameters.items()}
+        for slot in self.slots:
+            setattr(self, slot, Slot(parameters))
 
     def update(self, model: Stateful, grads: Mapping[str, Tensor]) -> None:
         """One step: write new values to the model's parameters and to the slots.
@@ -50,70 +69,42 @@ class Optimizer(Stateful):
         self._check({path: cell.shape for path, cell in cells.items()}, "the model's parameters")
         self._check({path: tuple(g.shape) for path, g in grads.items()}, "the gradients")
         self.updates = self.updates + 1
+        factors = {dtype: self.factors(dtype) for dtype in dict.fromkeys(cell.dtype for cell in cells.values())}
         for path, cell in cells.items():
-            slots = {slot: getattr(self, f"{slot}.{path}") for slot in self.slots}
-            value, slots = self.step(cell.read(), grads[path], slots)
+            slots = {slot: getattr(self, slot)[path] for slot in self.slots}
+            remembered = {slot: place.read() for slot, place in slots.items()}
+            value, remembered = self.step(cell.read(), grads[path], remembered, factors[cell.dtype])
             cell.write(value)
-            for slot, tensor in slots.items():
-                setattr(self, f"{slot}.{path}", tensor)
+            for slot, place in slots.items():
+                place.write(remembered[slot])
 
-    def step(self, p: Tensor, g: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
+    def factors(self, dtype: DType) -> Factors:
+        """The numbers in the formula that are the same for all parameters of a dtype, in that: the learning rate."""
+        return {"rate": self.lr.astype(dtype)}
+
+    def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
         """The parameter after one step along its gradient g, and its slots."""
-        raise NotImplementedError(f"{type(self).__name__} has no step")
+        raise NotImplementedError(f"{self.class_name} has no step")
 
     def decayed(self, p: Tensor, g: Tensor) -> Tensor:
         """The gradient of the loss with the penalty ½·λ·‖p‖² added."""
         return g + p * self.weight_decay if self.weight_decay else g
 
-    def rate(self, p: Tensor) -> Tensor:
-        """The learning rate in the parameter's dtype."""
-        rate: Tensor = self.lr.astype(p.dtype)
-        return rate
-
     def _check(self, shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
-        complaints = [f"missing {path}" for path in self.shapes if path not in shapes]
-        complaints += [f"unknown {path}" for path in shapes if path not in self.shapes]
-        complaints += [
-            f"misshapen {path} {shape}, expected {self.shapes[path]}"
-            for path, shape in shapes.items()
-            if self.shapes.get(path, shape) != shape
-        ]
-        if complaints:
-            raise ArgumentError(
-                f"{type(self).__name__}.update: {what} are not those the optimiser was made for",
-                received="; ".join(complaints),
-                rule="the same names with the same shapes",
-                fix=f"opt = {type(self).__name__}(model, …) for this model, grads from value_and_grad over it",
-            )
+        same_names(
+            ArgumentError,
+            f"{self.class_name}.update: {what} are not those the optimiser was made for",
+            self.shapes,
+            shapes,
+            fix=f"opt = {self.class_name}(model, …) for this model, grads from value_and_grad over it",
+        )
+
+    @property
+    def class_name(self) -> str:
+        """`Adam`."""
+        return type(self).__name__
 
     def __repr__(self) -> str:
         options = {key: value for key, value in vars(self).items() if key not in ("shapes", "slots") and key[0] != "_"}
         shown = ", ".join(f"{key}={value}" for key, value in options.items())
-        return f"{type(self).__name__}(lr={float(self._cells['lr'].stored()):g}, {shown})"
-
-
-def positive(name: str, **options: float) -> None:
-    """Raise ArgumentError unless every option is a finite number above 0."""
-    for option, value in options.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ArgumentError(f"{name}: bad {option}", received=f"{option}={value!r}", rule="above 0")
-
-
-def nonnegative(name: str, **options: float) -> None:
-    """Raise ArgumentError unless every option is a finite number, 0 or more."""
-    for option, value in options.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise ArgumentError(f"{name}: bad {option}", received=f"{option}={value!r}", rule="0 or more")
-
-
-def fraction(name: str, **options: float) -> None:
-    """Raise ArgumentError unless every option lies in [0, 1)."""
-    for option, value in options.items():
-        if not 0 <= value < 1:
-            raise ArgumentError(f"{name}: bad {option}", received=f"{option}={value!r}", rule="in [0, 1)")
-
-
-def bias_correction(beta: float, updates: Tensor, dtype: np.dtype[Any]) -> Tensor:
-    """1 − β^t, by which a running mean that began at 0 falls short after t updates."""
-    correction: Tensor = (1 - beta ** updates.astype("float64")).astype(dtype)
-    return correction
+        return f"{self.class_name}(lr={float(self._cells['lr'].stored()):g}, {shown})"

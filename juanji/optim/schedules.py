@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from juanji.checks import nonnegative, positive
 from juanji.errors import ArgumentError
-from juanji.optim.optimizer import nonnegative, positive
 
 Schedule = Callable[[int], float]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from juanji.cell import Stateful
+from juanji.checks import fraction
 from juanji.errors import ArgumentError
-from juanji.optim.optimizer import Optimizer, Slots, fraction
+from juanji.optim.optimizer import Factors, Optimizer, Slots
 from juanji.tensor import Tensor
 
 
@@ -34,10 +35,10 @@ class SGD(Optimizer):
         self.slots = ("velocity",) if momentum else ()
         super().__init__(model, lr, weight_decay=weight_decay)
 
-    def step(self, p: Tensor, g: Tensor, slots: Slots) -> tuple[Tensor, Slots]:
+    def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
         g = self.decayed(p, g)
         if not self.momentum:
-            return p - self.rate(p) * g, {}
+            return p - factors["rate"] * g, {}
         velocity = slots["velocity"] * self.momentum + g
         direction = g + velocity * self.momentum if self.nesterov else velocity
-        return p - self.rate(p) * direction, {"velocity": velocity}
+        return p - factors["rate"] * direction, {"velocity": velocity}

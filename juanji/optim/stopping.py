@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from juanji.checks import positive
 from juanji.optim.clipping import grad_norm
-from juanji.optim.optimizer import positive
 from juanji.tensor import Tensor
 
 

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from juanji import optim
+from juanji.checks import counts, nonnegative, positive, share
 from juanji.data import Jitter
 from juanji.errors import unknown_name
-from juanji.nn._checks import counts, share
 from juanji.nn.module import Module
 from juanji.ops import cross_entropy
-from juanji.optim.optimizer import nonnegative, positive
 from juanji.tensor import Tensor
 
 # By name: how the optimiser is made, and a learning rate that suits it.

@@ -8,7 +8,7 @@ import pytest
 
 import juanji as jj
 from juanji import models, nn
-from juanji.errors import ArgumentError, ShapeError, UnknownNameError
+from juanji.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError
 from juanji.models.lenet import TABLE, codes
 
 PARAMETERS = {
@@ -127,6 +127,35 @@ def test_images_of_another_size_are_refused(name):
     assert f"H={height}, W={width}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("shape", "fix"),
+    [
+        ((2, 1, 28, 28), "images are channels last, (N, H, W, C): x.transpose(0, 2, 3, 1)"),
+        ((28, 28, 1), "add an axis for the batch first: x[None]"),
+        ((2, 28, 28), "add an axis for the channels last: x[..., None]"),
+        ((28, 28), "add an axis for the batch first and one for the channels last"),
+        ((2, 30, 30, 1), "resize the images"),
+    ],
+)
+def test_axes_that_are_missing_or_out_of_order(shape, fix):
+    with pytest.raises(ShapeError) as error:
+        models.create("lenet5")(np.zeros(shape, "float32"))
+    assert f"fix       {fix}" in str(error.value)
+
+
+def test_a_summary_without_channels():
+    with pytest.raises(ShapeError, match=r"add an axis for the channels last.*\(H, W, 1\)"):
+        models.create("lenet5").summary((28, 28))
+
+
+@every_model
+def test_images_of_whole_numbers_are_refused(name):
+    model = models.create(name)
+    x = np.zeros((2, *model.config["input_size"], model.config["in_channels"]), "uint8")
+    with pytest.raises(DTypeError, match=r'x\.astype\("float32"\) / 255'):
+        model(x)
+
+
 def test_perceptron_takes_flat_images():
     model = models.create("perceptron")
     x, _ = batch(model)
@@ -152,6 +181,8 @@ def test_the_minimum_is_named(name, least):
     [
         (lambda: models.create("lenet"), UnknownNameError, "did you mean 'lenet5'"),
         (lambda: models.create("zzz"), UnknownNameError, "one of batchnorm_net, cnn_small"),
+        (lambda: models.create("lenet5", num_classes=3), ArgumentError, "did you mean 'classes'"),
+        (lambda: models.create("lenet5", seed=1.5), ArgumentError, "lenet5: bad seed\n  received  seed=1.5"),
         (lambda: models.create("lenet5", depth=3), ArgumentError, "lenet5 has no such option\n  received  depth"),
         (lambda: models.create("lenet5", classes=0), ArgumentError, "lenet5: bad classes"),
         (lambda: models.create("lenet5", in_channels=-1), ArgumentError, "lenet5: bad in_channels"),

@@ -8,7 +8,7 @@ import pytest
 
 import juanji as jj
 from juanji import nn
-from juanji.errors import ArgumentError, ShapeError, UnknownNameError, WeightsError
+from juanji.errors import ArgumentError, DTypeError, ShapeError, UnknownNameError, WeightsError
 
 
 def small() -> nn.Sequential:
@@ -130,6 +130,22 @@ def test_strict_loading_lists_everything_at_once():
     for part in ("missing conv.bias (4,)", "unknown head.weight (2, 2)", "misshapen fc.weight (3, 5)", "(3, 64)"):
         assert part in str(error.value)
     assert float(model.bn.weight[0]) == 1, "nothing is changed unless everything fits"
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind", "text"),
+    [
+        (3.0, WeightsError, "Sequential: what is loaded is tensors or arrays\n  received  1.bias: 3.0"),
+        (np.zeros(2, "complex64"), DTypeError, "complex64"),
+    ],
+)
+def test_loading_changes_nothing_unless_all_values_can_be_taken(bad, kind, text):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    values = {name: np.ones(value.shape) for name, value in model.state_dict().items()}
+    with pytest.raises(kind) as error:
+        model.load_state_dict({**values, "1.bias": bad})
+    assert text in str(error.value)
+    assert (np.asarray(model[0].weight) != 1).any()
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

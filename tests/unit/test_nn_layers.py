@@ -1,5 +1,7 @@
 """Layers: what they give, what they refuse."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -212,6 +214,9 @@ MISTAKES = [
     (lambda: nn.MSELoss("average"), "MSELoss: unknown reduction\n  received  reduction='average'"),
     (lambda: nn.HuberLoss(delta=0), "HuberLoss: bad delta"),
     (lambda: nn.CrossEntropyLoss(label_smoothing=2), "CrossEntropyLoss: bad label_smoothing"),
+    (lambda: nn.Sequential(nn.Identity(), jj.relu), "Sequential: not a module"),
+    (lambda: nn.Sequential(jj.ops.log_softmax), "fix       nn.LogSoftmax()"),
+    (lambda: nn.Sequential(nn.ReLU), "fix       nn.ReLU()"),
     (lambda: nn.InceptionBlock(3, 0, 1, 1, 1, 1, 1), "InceptionBlock: bad b1"),
 ]  # fmt: skip
 
@@ -227,6 +232,7 @@ CALLS = [
     (nn.Conv2d(3, 4, 3), (8, 8, 3), "Conv2d: wrong rank", "add an axis of size 1"),
     (nn.Conv2d(3, 4, 3), (2, 3, 8, 8), "Conv2d: the channels do not match", "images are channels last: (N, H, W, C)"),
     (nn.Conv2d(3, 4, 5), (2, 3, 8, 3), "conv: the kernel does not fit the input", "(Conv2d(3, 4, 5))"),
+    (nn.Conv2d(28, 4, 5), (1, 1, 28, 28), "conv: the kernel does not fit", "if axis 1 holds the channels"),
     (nn.BatchNorm2d(3), (2, 4, 4, 5), "BatchNorm2d: the channels do not match", "the last axis holds 3 channels"),
     (nn.BatchNorm2d(3), (1, 1, 1, 3), "batch_norm: a variance needs more than one value", "eval()"),
     (nn.BatchNorm1d(3), (2, 4, 4, 3), "BatchNorm1d: wrong rank", "3 axes, (N, W, C)"),
@@ -252,3 +258,15 @@ def test_images_are_checked_when_called(layer, shape, what, more):
 
 def test_layer_norm_of_a_numpy_size():
     assert nn.LayerNorm(np.int64(3)).normalized_shape == (3,)
+
+
+def test_axes_have_the_names_of_pytorch():
+    assert repr(nn.Softmax(dim=0)) == "Softmax(dim=0)"
+    assert repr(nn.LogSoftmax(dim=1)) == "LogSoftmax(dim=1)"
+    assert repr(nn.Flatten(start_dim=2, end_dim=3)) == "Flatten(start_dim=2, end_dim=3)"
+
+
+def test_what_documentation_points_to_is_exported():
+    for name in nn.__all__:
+        for pointer in re.findall(r"Arguments as in `(\w+)`", getattr(nn, name).__doc__ or ""):
+            assert hasattr(nn, pointer), f"{name} points to {pointer}"

@@ -7,7 +7,9 @@ import pytest
 
 import juanji as jj
 from juanji import nn
-from juanji.summary import summarise
+from juanji.graph import PRIMITIVES, Multilinear
+from juanji.receptive import RULES
+from juanji.summary import MULTIPLICATIONS, summarise
 
 
 def summary_of(model, *shape, batch=1):
@@ -63,7 +65,7 @@ def test_lenet5_of_1998_layer_by_layer():
     assert column(summary, "path")[1:] == ["c1", "s2", "c3", "s4", "c5", "f6", "output"]
     assert column(summary, "parameters")[1:] == [156, 12, 1516, 32, 48_120, 10_164, 0]
     assert summary.parameters == 60_000
-    assert summary.fixed == 84 * 10
+    assert summary.buffers == 84 * 10
     assert column(summary, "receptive_field")[1:6] == [(5, 5), (6, 6), (14, 14), (16, 16), (32, 32)]
 
 
@@ -173,3 +175,23 @@ def test_the_mode_is_kept():
     assert model[0].training
     assert not model[1].training
     assert int(model[1].num_batches_tracked) == 0
+
+
+def test_every_product_is_counted():
+    """What is linear in several arguments sums up products; everything else costs none, or one an element."""
+    products = {name for name, record in PRIMITIVES.items() if isinstance(record.kind, Multilinear)}
+    assert set(MULTIPLICATIONS) == products
+
+
+def is_elementwise(record):
+    for arrays, attrs in record.examples(np.random.default_rng(0)):
+        inputs = [jj.Tensor(array) for array in arrays]
+        shape, _ = record.geometry(*inputs, **attrs)
+        if any(x.shape != shape for x in inputs):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("name", sorted(set(PRIMITIVES) - {"uniform"}))  # which takes no image but a random state
+def test_every_primitive_has_a_receptive_field(name):
+    assert name in RULES or is_elementwise(PRIMITIVES[name])

@@ -1,0 +1,128 @@
+"""Checks of what a user gives: numbers in their range, choices, sizes for each axis, names with their shapes.
+
+Each takes the name of who asks and raises by the contract of `errors.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from juanji.errors import ArgumentError, JuanjiError
+
+
+def is_count(value: Any) -> bool:
+    """Whether `value` is a whole number of at least 1."""
+    return not isinstance(value, bool) and hasattr(value, "__index__") and operator.index(value) >= 1
+
+
+def counts(name: str, **arguments: Any) -> None:
+    """Raise ArgumentError unless every argument is a whole number of at least 1."""
+    for argument, value in arguments.items():
+        if not is_count(value):
+            raise bad(name, argument, value, "a whole number of at least 1")
+
+
+def whole(name: str, **arguments: Any) -> None:
+    """Raise ArgumentError unless every argument is a whole number."""
+    for argument, value in arguments.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise bad(name, argument, value, "a whole number")
+
+
+def positive(name: str, **arguments: Any) -> None:
+    """Raise ArgumentError unless every argument is a finite number above 0."""
+    numbers(name, arguments, lambda x: 0 < x < math.inf, "above 0")
+
+
+def nonnegative(name: str, **arguments: Any) -> None:
+    """Raise ArgumentError unless every argument is a finite number, 0 or more."""
+    numbers(name, arguments, lambda x: 0 <= x < math.inf, "0 or more")
+
+
+def share(name: str, **arguments: Any) -> None:
+    """Raise ArgumentError unless every argument is a number from 0 to 1."""
+    numbers(name, arguments, lambda x: 0 <= x <= 1, "from 0 to 1")
+
+
+def fraction(name: str, **arguments: Any) -> None:
+    """Raise ArgumentError unless every argument lies in [0, 1)."""
+    numbers(name, arguments, lambda x: 0 <= x < 1, "in [0, 1)")
+
+
+def numbers(name: str, arguments: Mapping[str, Any], holds: Callable[[float], bool], rule: str) -> None:
+    """Raise ArgumentError unless every argument is a number for which the rule `holds`."""
+    for argument, value in arguments.items():
+        try:
+            kept = not isinstance(value, str) and holds(float(value))
+        except (TypeError, ValueError):
+            kept = False
+        if not kept:
+            raise bad(name, argument, value, rule)
+
+
+def bad(name: str, argument: str, value: Any, rule: str) -> ArgumentError:
+    return ArgumentError(f"{name}: bad {argument}", received=f"{argument}={value!r}", rule=rule)
+
+
+def one_of(name: str, argument: str, value: Any, choices: Collection[str]) -> str:
+    """`value`, or ArgumentError where it is none of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ArgumentError(
+            f"{name}: unknown {argument}",
+            received=f"{argument}={value!r}",
+            rule="one of " + ", ".join(map(repr, choices)),
+        )
+    return value
+
+
+def per_axis(name: str, argument: str, value: Any, count: int, *, least: int | None = None) -> tuple[int, ...]:
+    """`value` as one integer an axis: an integer stands for all. Raises ArgumentError below `least`."""
+    try:
+        sizes = tuple(map(operator.index, value if np.ndim(value) else [value] * count))
+    except (TypeError, ValueError):
+        sizes = ()
+    if len(sizes) != count or (least is not None and min(sizes) < least):
+        at_least = "" if least is None else f" of at least {least}"
+        raise bad(name, argument, value, f"an integer{at_least}, or {count} of them")
+    return sizes
+
+
+def dividing(name: str, groups: Any, *channels: int, received: str, what: str = "groups") -> None:
+    """Raise ArgumentError, with what was `received`, unless `groups` divides every number of channels."""
+    if not is_count(groups) or any(count % groups for count in channels):
+        raise ArgumentError(
+            f"{name}: the {what} do not divide the channels",
+            received=received,
+            rule=f"the channels are multiples of the {what}",
+        )
+
+
+def same_names(
+    error: type[JuanjiError],
+    what: str,
+    expected: Mapping[str, tuple[int, ...]],
+    received: Mapping[str, tuple[int, ...]],
+    *,
+    misfit: Callable[[str], str] | None = None,
+    fix: str = "",
+) -> None:
+    """Raise `error`, headed `what`, that lists every missing, unknown and misshapen name.
+
+    expected, received  shapes by name
+    misfit              says how what has a name on both sides differs, "" for not at all; by default in its shape
+    """
+
+    def misshapen(name: str) -> str:
+        same = received[name] == expected[name]
+        return "" if same else f"misshapen {name} {received[name]}, expected {expected[name]}"
+
+    wrong = [f"missing {name} {shape}" for name, shape in expected.items() if name not in received]
+    wrong += [f"unknown {name} {shape}" for name, shape in received.items() if name not in expected]
+    wrong += filter(None, map(misfit or misshapen, [name for name in expected if name in received]))
+    if wrong:
+        raise error(what, received="; ".join(wrong), rule="the same names with the same shapes", fix=fix)
