@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from juanji.checks import counts as counts  # train.recipe takes these two from here
-from juanji.checks import share as share
 from juanji.errors import ShapeError, describe
 from juanji.ops.convspec import SPATIAL, letters, padding_pairs
 from juanji.tensor import Tensor

@@ -34,6 +34,7 @@ from juanji.ops.convspec import (
     span_of,
     spatial_rank,
 )
+from juanji.ops.elementwise import alike
 from juanji.ops.math import add
 from juanji.ops.movement import flip, moveaxis, reshape, transpose
 from juanji.tensor import Tensor
@@ -333,12 +334,14 @@ def correlate(x: Any, w: Any, mode: str = "full") -> Tensor:
     Raises ShapeError for other ranks, and in mode "valid" where neither contains the other; ArgumentError for
     another mode.
     """
-    return correlated("correlate", Tensor.of(x), Tensor.of(w), mode)
+    x, w = alike("correlate", x, w)
+    return correlated("correlate", x, w, mode)
 
 
 def convolve(x: Any, w: Any, mode: str = "full") -> Tensor:
     """Convolution w * x, with the kernel flipped (002 eq. 4.1.5), as `scipy.signal.convolve`. Modes as `correlate`."""
-    return correlated("convolve", Tensor.of(x), flip(w), mode)
+    x, w = alike("convolve", x, w)
+    return correlated("convolve", x, flip(w), mode)
 
 
 # The zeros around a signal, by the size of the kernel.

@@ -22,7 +22,7 @@ from juanji.graph import (
     primitive,
 )
 from juanji.ops._geometry import away, floating, same, same_dtype
-from juanji.tensor import DTYPES, DTypeLike, Tensor, method
+from juanji.tensor import DTYPES, DTypeLike, Tensor, holds_tensors, method
 
 Function = Callable[..., Tensor]
 
@@ -56,18 +56,32 @@ def broadcast_to(x: Any, shape: Any) -> Tensor:
 
 
 def operands(name: str, *values: Any) -> list[Tensor]:
-    """Operands as tensors of one shape and dtype: numbers take the dtype of the rest, shapes are broadcast.
+    """Operands as tensors of one shape and dtype: as `alike`, and shapes are broadcast.
 
     Raises DTypeError for tensors of different dtypes and ShapeError for shapes that do not broadcast.
     """
-    typed = [Tensor.of(value) for value in values if not isinstance(value, Real)]
-    dtype = typed[0].dtype if typed else np.result_type(*values)
-    if dtype.kind != "f" and any(isinstance(v, float | np.floating) for v in values):
+    return stretched(name, *alike(name, *values))
+
+
+def alike(name: str, *values: Any) -> list[Tensor]:
+    """The values as tensors of one dtype: numbers, and lists of numbers, take that of the rest.
+
+    Raises DTypeError for tensors and arrays of different dtypes, and for a fraction among whole numbers.
+    """
+    typed = [Tensor.of(value) for value in values if not is_plain(value)]
+    plain = [np.asarray(value) for value in values if is_plain(value)]
+    dtype = typed[0].dtype if typed else np.result_type(*plain)
+    if dtype.kind != "f" and any(array.dtype.kind == "f" for array in plain):
         raise DTypeError(f"{name}: a fraction with whole numbers", received=f"dtype {dtype}", fix='x.astype("float32")')
     rest = iter(typed)
-    tensors = [number(name, v, dtype) if isinstance(v, Real) else next(rest) for v in values]
+    tensors = [number(name, value, dtype) if is_plain(value) else next(rest) for value in values]
     same_dtype(name, *tensors)
-    return stretched(name, *tensors)
+    return tensors
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `value` is made of Python's numbers, which have no dtype of their own."""
+    return isinstance(value, Real) or (isinstance(value, list | tuple) and not holds_tensors(value))
 
 
 def stretched(name: str, *tensors: Tensor) -> list[Tensor]:
@@ -117,7 +131,7 @@ def pointwise(
         yield tuple(np.abs(x) if positive else x for x in arrays), {}
 
     kind: Kind = Pointwise(*partials) if any(partials) else NotDifferentiable()
-    return door(primitive(name, geometry, define, kind, examples), doc)
+    return door(primitive(name, geometry, define, kind, examples), len(partials), doc)
 
 
 def comparison(name: str, define: Callable[..., Array], *, doc: str, kinds: str = "fiub", arity: int = 2) -> Function:
@@ -130,7 +144,7 @@ def comparison(name: str, define: Callable[..., Array], *, doc: str, kinds: str 
         arrays = [rng.integers(0, 3, (3, 4)).astype(float) for _ in range(arity)]
         yield tuple(x > 0 if kinds == "b" else x for x in arrays), {}
 
-    return door(primitive(name, geometry, define, NotDifferentiable(), examples), doc)
+    return door(primitive(name, geometry, define, NotDifferentiable(), examples), arity, doc)
 
 
 def check_kinds(name: str, kinds: str, inputs: tuple[Tensor, ...]) -> Geometry:
@@ -145,12 +159,16 @@ def check_kinds(name: str, kinds: str, inputs: tuple[Tensor, ...]) -> Geometry:
     return same(name, *inputs)
 
 
-def door(record: Primitive, doc: str) -> Function:
+def door(record: Primitive, arity: int, doc: str) -> Function:
     """The user's door to an elementwise primitive, also found by Tensor's operators."""
 
-    def call(*values: Any) -> Tensor:
-        return record(*operands(record.name, *values))
+    def unary(x: Any) -> Tensor:
+        return record(*operands(record.name, x))
 
+    def binary(x: Any, y: Any) -> Tensor:
+        return record(*operands(record.name, x, y))
+
+    call: Function = unary if arity == 1 else binary
     call.__name__ = call.__qualname__ = record.name
     call.__module__ = "juanji.ops"  # where it is found, by pickle too
     call.__doc__ = doc

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from juanji.cell import Cell, Stateful
-from juanji.checks import nonnegative as nonnegative  # train.recipe takes these two from here
-from juanji.checks import positive as positive
-from juanji.checks import same_names
+from juanji.checks import nonnegative, positive, same_names
 from juanji.errors import ArgumentError
 from juanji.nn import init
 from juanji.tensor import DType, Tensor

@@ -1,6 +1,7 @@
 """What importing the package brings along, and the shape of the house."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,12 @@ def test_import_loads_numpy_and_nothing_heavy():
     code = f"import sys, juanji; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_help_names_the_arguments():
+    assert str(inspect.signature(jj.relu)) == "(x: 'Any') -> 'Tensor'"
+    assert str(inspect.signature(jj.add)) == "(x: 'Any', y: 'Any') -> 'Tensor'"
+    assert jj.add.__doc__ == "x + y."
 
 
 def test_version():

@@ -59,6 +59,9 @@ def test_numbers_are_weak_and_tensors_are_not():
     x = jj.Tensor(np.ones(2, np.float32))
     for y in (x + 1, 1 + x, x * 2.5, 2.5 / x, x**2, 2**x, x - np.float64(1), np.float64(3) * x, x > 0.5):
         assert y.dtype in (np.float32, bool)
+    for weights in ([1, 2], [1.0, 2.0], (1, 2)):
+        assert (x * weights).tolist() == [1, 2]
+    assert jj.convolve([1, 2, 3], [0, 1, 0.5]).tolist() == [0, 1, 2.5, 4, 1.5]
     with pytest.raises(DTypeError, match=r"different dtypes[\s\S]*float32 \(2,\), float64 \(2,\)[\s\S]*astype"):
         x + jj.Tensor([1.0, 2.0])
     with pytest.raises(DTypeError, match="a fraction with whole numbers"):
