@@ -16,6 +16,7 @@ import numpy as np
 
 from juanji import recording, tree
 from juanji.errors import ArgumentError, ShapeError
+from juanji.table import aligned
 
 if TYPE_CHECKING:
     from juanji.cell import Cell
@@ -347,7 +348,7 @@ class Graph:
             (output,) = node.outputs
             rows.append((f"h{i}", formula(node, labels), brief(output), brief(derivatives.get(id(output)))))
             labels[id(output)] = f"h{i}"
-        return columns([("", "operation", "value", heading), *rows])
+        return "\n".join(aligned([("", "operation", "value", heading), *rows]))
 
     def __str__(self) -> str:
         labels = {id(x): name for x, name in zip(self.inputs, self.names, strict=True)}
@@ -385,8 +386,3 @@ def brief(tensor: Tensor | None) -> str:
     if array.size == 1:
         return f"{array.item() + 0:g}"
     return f"{tensor.dtype}{list(array.shape)}" + (f" mean {array.mean():.4g}" if array.size else "")
-
-
-def columns(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

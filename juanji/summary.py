@@ -17,6 +17,7 @@ from juanji.cell import Cell
 from juanji.graph import Graph, Node, flatten
 from juanji.receptive import Field, receptive_field, receptive_fields
 from juanji.recording import Scope
+from juanji.table import aligned
 
 
 @dataclass(frozen=True)
@@ -189,14 +190,3 @@ def size_of(count: int) -> str:
     if count < 1000:
         return f"{count} bytes"
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
-
-
-def aligned(rows: Sequence[tuple[str, ...]], right: Sequence[int]) -> list[str]:
-    """The rows as lines of columns; those numbered in `right` end together."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

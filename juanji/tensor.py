@@ -144,7 +144,7 @@ class Tensor:
             raise TraceError(
                 "a tensor that is only being traced has no value",
                 received=f"{self.dtype}{list(self.shape)}, asked for its value by {caller()}",
-                rule="trace and compile run a function once, for every value its inputs may have",
+                rule="a function that is traced runs once, for every value that its inputs may have",
                 fix="use jj.where for a choice, pass plain Python arguments, or leave this function untraced",
             )
         return self._array

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from juanji.table import aligned
 from juanji.train import Evaluation, load_run
 from juanji.train import evaluate as test
 
@@ -48,5 +49,4 @@ def table(classes: tuple[str, ...], result: Evaluation) -> str:
     rows = [["true \\ predicted", *classes, "accuracy"]]
     for name, counts, share in zip(classes, result.confusion, shares, strict=True):
         rows.append([name, *(str(count) if count else "·" for count in counts), share])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(aligned(rows, right=range(len(rows[0]))))
