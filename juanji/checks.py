@@ -99,6 +99,7 @@ def dividing(name: str, groups: Any, *channels: int, received: str, what: str = 
             f"{name}: the {what} do not divide the channels",
             received=received,
             rule=f"the channels are multiples of the {what}",
+            fix=f"another number of {what}, such as 1",
         )
 
 

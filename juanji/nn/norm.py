@@ -179,7 +179,7 @@ class InstanceNorm2d(Module):
     Without γ and β unless `affine`, as in PyTorch. Source: Ulyanov, Vedaldi, Lempitsky, 2016.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = False) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = False) -> None:
         counts("InstanceNorm2d", num_features=num_features)
         positive("InstanceNorm2d", eps=eps)
         self.num_features, self.eps = num_features, eps

@@ -354,6 +354,7 @@ EDGES: dict[str, Callable[[int], tuple[int, int]]] = {
 
 def correlated(name: str, x: Tensor, w: Tensor, mode: str) -> Tensor:
     one_of(name, "mode", mode, EDGES)
+    floating(name, x, w)
     if x.ndim != w.ndim or not 1 <= x.ndim <= 3:
         raise ShapeError(f"{name}: wrong rank", received=f"{x.shape} and {w.shape}", rule="both 1, 2 or 3 axes")
     if mode == "valid" and all(k >= n for n, k in zip(x.shape, w.shape, strict=True)):

@@ -127,7 +127,14 @@ def plan(
         if ceil and (size - 1) * s >= n + low:  # the last window must begin inside (PyTorch's rule)
             size -= 1
         output.append(size)
-    if min(output) < 1 or min(x) < 1:
+    if min(x) < 1:
+        raise ShapeError(
+            f"{name}: the input is empty",
+            received=f"input {describe(x, SPATIAL[rank])}",
+            rule="at least 1 along every spatial axis",
+            fix="fewer poolings or strides before, or larger images",
+        )
+    if min(output) < 1:
         does_not_fit(name, x, kernel, span, strides, pads, dilations)
     return ConvSpec(x, kernel, tuple(output), strides, tuple(low for low, _ in pads), dilations, groups)
 
@@ -144,7 +151,7 @@ def padding_pairs(name: str, padding: Any, x: Sizes, span: Sizes, stride: Sizes)
         if len(padding) != len(x) or not all(np.shape(p) == (2,) for p in padding):
             raise ArgumentError(f"{name}: bad padding", received=repr(padding), rule=f"{len(x)} pairs (low, high)")
         return [(low, high) for low, high in (per_axis(name, "padding", p, 2) for p in padding)]
-    return [(p, p) for p in per_axis(name, "padding", padding, len(x))]
+    return [(p, p) for p in per_axis(name, "padding", padding, len(x), least=0)]
 
 
 def output_paddings(name: str, given: Any, stride: Sizes, dilation: Sizes) -> Sizes:
@@ -189,7 +196,7 @@ def does_not_fit(
     """Raise the ShapeError of a kernel larger than its padded input, with the sum worked out for the first bad axis."""
     sizes = list(zip(SPATIAL[len(x)], x, kernel, span, stride, pads, dilation, strict=True))
     letter, n, k, reach, s, (low, high), d = next(
-        entry for entry in sizes if entry[1] < 1 or output_size(entry[1], entry[3], entry[4], sum(entry[5])) < 1
+        entry for entry in sizes if output_size(entry[1], entry[3], entry[4], sum(entry[5])) < 1
     )
     missing = reach - n - low - high
     fix = f"give {letter} at least {missing} more: a larger input, {-(-missing // 2)} more padding, "
@@ -229,5 +236,7 @@ def check_channels(name: str, channels: int, w: Tensor, groups: int, x: Tensor) 
             received=f"input of shape {x.shape} with {channels} channels, "
             f"weights (*k, in/groups, out) = {w.shape}, groups={groups}",
             rule=f"channels = in/groups · groups = {w.shape[-2]}·{groups} = {w.shape[-2] * groups}",
-            fix=f'{CHANNELS_LAST}; transpose, or pass layout="NCHW"' if w.shape[-2] * groups in x.shape[1:-1] else "",
+            fix=f'{CHANNELS_LAST}; transpose, or pass layout="NCHW"'
+            if w.shape[-2] * groups in x.shape[1:-1]
+            else "weights made for this number of channels, or the layer that makes the other number",
         )

@@ -81,5 +81,6 @@ def linear(x: Any, w: Any, bias: Any | None = None) -> Tensor:
             rule=f"the last axis has {w.shape[-1]} features" if w.ndim == 2 else "weights have two axes",
             fix=f"in_features={x.shape[-1]}" if x.ndim == 2 else "flatten images before a dense layer",
         )
+    floating("linear", x, w)
     z = matmul(x, transpose(w))
     return z if bias is None else add(z, bias)

@@ -41,9 +41,9 @@ def reshape(x: Any, *shape: Any) -> Tensor:
 
 @method
 def flatten(x: Any, start: int = 1) -> Tensor:
-    """The axes from `start` on made one: (N, H, W, C) becomes (N, H·W·C)."""
+    """The axes from `start` on made one: (N, H, W, C) becomes (N, H·W·C); x itself where there are none."""
     x = Tensor.of(x)
-    return reshape(x, *x.shape[:start], math.prod(x.shape[start:]))
+    return x if x.ndim <= start else reshape(x, *x.shape[:start], math.prod(x.shape[start:]))
 
 
 def transpose_geometry(x: Tensor, *, axes: tuple[int, ...]) -> Geometry:

@@ -25,6 +25,7 @@ class SGD(Optimizer):
         model: Stateful,
         lr: float = 0.01,
         momentum: float = 0.0,
+        *,
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:

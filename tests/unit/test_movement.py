@@ -85,6 +85,12 @@ def test_mixed_indexing(index):
     check_grads(lambda x: x[index] ** 2, [X])
 
 
+def test_flatten_of_what_is_flat():
+    assert jj.flatten(np.ones(3)).shape == (3,)
+    assert jj.flatten(np.ones((2, 3))).shape == (2, 3)
+    assert jj.flatten(np.ones((2, 3, 4)), 0).shape == (24,)
+
+
 def test_indexing_by_a_tensor_while_tracing():
     graph = jj.trace(lambda x, i: x[i], jj.Tensor(X), jj.Tensor([1, 0]))
     np.testing.assert_array_equal(graph(X, np.array([0, 0])), X[[0, 0]])

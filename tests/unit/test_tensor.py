@@ -126,6 +126,7 @@ def test_comparison_with_what_is_no_array():
         (lambda x: PRIMITIVES["add"](x, x.astype("float32")), DTypeError, "add: the tensors have different dtypes"),
         (lambda x: PRIMITIVES["where"](x > 0, x[:1], x[:1]), ShapeError, "where: shapes differ"),
         (lambda x: PRIMITIVES["pad"](x, low=(-1,), high=(0,), interior=(0,)), ArgumentError, "pad: bad widths"),
+        (lambda x: jj.linear(x, np.ones((2, 3), np.float32)), DTypeError, "linear: the tensors have different dtypes"),
         (lambda x: jj.exp(jj.Tensor([1])), DTypeError, r"exp: needs floating-point[\s\S]*astype"),
         (lambda x: jj.where(x, x, x), DTypeError, "condition must be true or false"),
         (lambda x: jj.logical_and(x, x), DTypeError, "compare first"),
