@@ -352,7 +352,7 @@ class Graph:
 
     def __str__(self) -> str:
         labels = {id(x): name for x, name in zip(self.inputs, self.names, strict=True)}
-        labels |= {id(x): cell.path for i, (cell, x) in enumerate(self.cells.items(), 1)}
+        labels |= {id(x): cell.path for cell, x in self.cells.items()}
         lines = [
             f"{name}: {x.dtype}{list(x.shape)}"
             for name, x in zip(labels.values(), [*self.inputs, *self.cells.values()], strict=True)

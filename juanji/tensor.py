@@ -103,10 +103,12 @@ class Tensor:
     @classmethod
     def of(cls, value: Any) -> Tensor:
         """`value` itself if it is a tensor, a stack if it is a list of tensors, otherwise a tensor of it."""
-        if isinstance(value, list | tuple) and holds_tensors(value):
-            like = next(x for x in map(cls.of, filter(holds_tensors, value)))
-            return METHODS["stack"]([cls.of(x) if holds_tensors(x) else cls(x, like.dtype) for x in value])
-        return value if isinstance(value, Tensor) else cls(value)
+        if isinstance(value, Tensor):
+            return value
+        if not holds_tensors(value):
+            return cls(value)
+        dtype = cls.of(next(filter(holds_tensors, value))).dtype
+        return METHODS["stack"]([cls.of(x) if holds_tensors(x) else cls(x, dtype) for x in value])
 
     @classmethod
     def spec(cls, shape: Sequence[int], dtype: DTypeLike = "float32") -> Tensor:
@@ -183,9 +185,7 @@ class Tensor:
                 f"np.{function.__name__} would lose the derivative",
                 fix=f"jj.{function.__name__} if there is one; np.asarray(x) for the value alone",
             )
-        args, options = (
-            tree.map(lambda x: x.array if isinstance(x, Tensor) else x, tree_) for tree_ in (args, options)
-        )
+        args, options = tree.map(lambda x: x.array if isinstance(x, Tensor) else x, (args, options))
         return function(*args, **options)
 
     def item(self) -> Any:

@@ -68,13 +68,14 @@ def alike(name: str, *values: Any) -> list[Tensor]:
 
     Raises DTypeError for tensors and arrays of different dtypes, and for a fraction among whole numbers.
     """
-    typed = [Tensor.of(value) for value in values if not is_plain(value)]
-    plain = [np.asarray(value) for value in values if is_plain(value)]
-    dtype = typed[0].dtype if typed else np.result_type(*plain)
-    if dtype.kind != "f" and any(array.dtype.kind == "f" for array in plain):
+    given = [np.asarray(value) if is_plain(value) else Tensor.of(value) for value in values]
+    typed = [x.dtype for x in given if isinstance(x, Tensor)]
+    dtype = typed[0] if typed else np.result_type(*given)
+    if dtype.kind != "f" and any(x.dtype.kind == "f" for x in given if not isinstance(x, Tensor)):
         raise DTypeError(f"{name}: a fraction with whole numbers", received=f"dtype {dtype}", fix='x.astype("float32")')
-    rest = iter(typed)
-    tensors = [number(name, value, dtype) if is_plain(value) else next(rest) for value in values]
+    tensors = [
+        x if isinstance(x, Tensor) else number(name, value, dtype) for x, value in zip(given, values, strict=True)
+    ]
     same_dtype(name, *tensors)
     return tensors
 
