@@ -8,8 +8,10 @@ BIN = $(VENV)/bin
 INSTALL = -m pip --quiet --disable-pip-version-check --no-input install
 PIP = $(BIN)/python $(INSTALL)
 PACKAGE = build/package
+TORCH = 2.13.0
+BENCH = --quick
 
-.PHONY: help demo test test-all lint package format clean
+.PHONY: help demo test test-all lint bench package format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +30,9 @@ lint: $(VENV)/.test-tools ## check style, format, types and the import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.rivals ## compare with PyTorch and others; make bench BENCH=--write measures everything
+	$(BIN)/python -m benchmarks.compare $(BENCH)
 
 package: $(VENV)/.test-tools ## build the package and use it from an empty folder
 	rm -rf $(PACKAGE)
@@ -58,4 +63,13 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 
 $(VENV)/.test-tools: $(VENV)/.installed pyproject.toml
 	$(PIP) --editable '.[test]'
+	@touch $@
+
+# PyTorch is needed, the others are compared with where they can be had.
+$(VENV)/.rivals: $(VENV)/.installed
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) torch==$(TORCH) || { \
+		echo "PyTorch $(TORCH) cannot be installed here. Install any PyTorch 2 into $(VENV) by hand" \
+		"(https://pytorch.org/get-started), then make bench again."; exit 1; }
+	@for name in onnx onnxruntime openvino jax; do \
+		$(BIN)/python -c "import $$name" 2>/dev/null || $(PIP) $$name || echo "comparing without $$name"; done
 	@touch $@

@@ -13,13 +13,16 @@ from juanji.tensor import Tensor, trace
 from juanji.testing import check_grads
 
 if TYPE_CHECKING:
-    from juanji import data, interop, models, nn, optim, train
+    from juanji import data, engine, interop, models, nn, optim, train
+    from juanji.engine import compile
 
 
 def __getattr__(name: str) -> Any:
     """Whatever is not the core is imported when it is asked for, so that `import juanji` stays quick."""
     if name == "__version__":
         return importlib.import_module("importlib.metadata").version("juanji")
-    if name in ("data", "interop", "models", "nn", "optim", "train"):
+    if name == "compile":
+        return importlib.import_module("juanji.engine").compile
+    if name in ("data", "engine", "interop", "models", "nn", "optim", "train"):
         return importlib.import_module(f"juanji.{name}")
     raise AttributeError(f"module 'juanji' has no attribute {name!r}")

@@ -23,7 +23,7 @@ class Cell:
     Writing must keep shape and dtype, and increases `version`.
     """
 
-    __slots__ = ("_tensor", "dtype", "init", "kind", "path", "seed", "shape", "version")
+    __slots__ = ("__weakref__", "_fetch", "_tensor", "dtype", "init", "kind", "path", "seed", "shape", "version")
 
     def __init__(
         self,
@@ -37,25 +37,38 @@ class Cell:
         self.version = self.seed = 0
         self.path = ""
         self._tensor: Tensor | None = None
+        self._fetch: Callable[[], Tensor] | None = None
 
     def initialise(self, seed: int) -> None:
         """Empty the cell: the next reading fills it from `seed` and its path."""
-        self._tensor, self.seed = None, seed
+        self._tensor, self._fetch, self.seed = None, None, seed
         self.version += 1
 
     def stored(self) -> Tensor:
         """What the cell holds outside every transform."""
+        if self._tensor is None and self._fetch is not None:
+            self._tensor = self._fetch()
         if self._tensor is None:
             state = random.state(self.seed, self.path)
             self._tensor = Tensor(self.init(state, self.shape, self.dtype), self.dtype)
         return self._tensor
+
+    def __getstate__(self) -> Any:
+        """For copies and pickles, which hold their values themselves."""
+        self.stored()
+        return None, {name: getattr(self, name) for name in self.__slots__[2:]} | {"_fetch": None}
 
     def spec(self) -> Tensor:
         """A tensor without value for what the cell holds."""
         return Tensor.spec(self.shape, self.dtype)
 
     def store(self, tensor: Tensor) -> None:
-        self._tensor = tensor
+        self._tensor, self._fetch = tensor, None
+        self.version += 1
+
+    def lend(self, fetch: Callable[[], Tensor]) -> None:
+        """Have the value kept elsewhere: `fetch` gives it when it is next read."""
+        self._tensor, self._fetch = None, fetch
         self.version += 1
 
     def convert(self, dtype: DTypeLike) -> None:

@@ -7,6 +7,7 @@ pushed forward and cotangents pulled back by the same few lines for all of them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -136,13 +137,16 @@ class Primitive:
 class Composite:
     """A named function of primitives: differentiated by inlining, drawn and exported by its name.
 
-    Tensors go in by position (None where one is left out), everything else by keyword.
+    Tensors go in by position (None where one is left out), everything else by keyword. Where the derivative of the
+    whole is shorter than that of the parts, `pull` is it: `(outputs, cotangent, *inputs, **attrs)` gives a cotangent
+    for each input (None for zero) from that of the first output, if nothing else inside has one.
     """
 
     name: str
     function: Callable[..., Any]
     examples: Examples
     lower: dict[str, Any] = field(default_factory=dict)
+    pull: Rule | None = None
 
     def __call__(self, *inputs: Tensor | None, **attrs: Any) -> Any:
         if not recording.active():
@@ -256,23 +260,38 @@ def pullback(
     first.
     """
     for node in reversed(nodes):
-        if node.body and node.name not in (rules or {}):
+        rule = rule_of(node, cotangents, rules or {})
+        if node.body and rule is None:
             pullback(node.body, cotangents, wanted, rules, keep)
             continue
         place = id(node.outputs[0])
         cotangent = cotangents.get(place) if keep else cotangents.pop(place, None)
         if cotangent is not None:
             with recording.at(node.path):
-                for tensor, share in shares(node, cotangent, wanted, rules or {}):
+                for tensor, share in shares(node, cotangent, wanted, rule):
                     seen = cotangents.get(id(tensor))
                     cotangents[id(tensor)] = share if seen is None else seen + share
 
 
-def shares(
-    node: Node, cotangent: Tensor, wanted: Callable[[Any], bool], rules: Mapping[str, Rule]
-) -> Iterator[tuple[Tensor, Tensor]]:
+def rule_of(node: Node, cotangents: Tangents, rules: Mapping[str, Rule]) -> Rule | None:
+    """What pulls back through a node as a whole: the rule given for it, or a composite's own where that applies.
+
+    A composite's own rule is passed over where rules are given, because they may speak of what is inside, and where
+    anything inside has a cotangent of its own: derivatives of derivatives use the parts.
+    """
     if node.name in rules:
-        given = rules[node.name](cotangent, *node.inputs, **node.attrs)
+        return rules[node.name]
+    if rules or not node.body or node.record.pull is None:
+        return None
+    inside = (id(x) for part in flatten(node.body) for x in part.outputs if x is not node.outputs[0])
+    return None if any(key in cotangents for key in inside) else functools.partial(node.record.pull, node.outputs)
+
+
+def shares(
+    node: Node, cotangent: Tensor, wanted: Callable[[Any], bool], rule: Rule | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    if rule is not None:
+        given = rule(cotangent, *node.inputs, **node.attrs)
         pairs = zip(node.inputs, given if isinstance(given, tuple) else (given,), strict=False)
         yield from ((tensor, share) for tensor, share in pairs if share is not None)
         return

@@ -285,11 +285,13 @@ def caller() -> str:
     return f"{frame.filename}, line {frame.lineno}: {frame.line}" if frame else "an unknown line"
 
 
-def composite(examples: Examples, name: str = "") -> Callable[[Callable[..., Any]], Composite]:
+def composite(
+    examples: Examples, name: str = "", pull: Callable[..., Any] | None = None
+) -> Callable[[Callable[..., Any]], Composite]:
     """Register a function of primitives as a composite of that name. Used as `@composite(examples)`."""
 
     def wrap(function: Callable[..., Any]) -> Composite:
-        record = register(Composite(name or function.__name__, function, examples))
+        record = register(Composite(name or function.__name__, function, examples, pull=pull))
         return functools.update_wrapper(record, function, updated=())  # type: ignore[return-value]
 
     return wrap

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from juanji import models as registry
 
 
@@ -11,5 +13,5 @@ def models() -> None:
         network = registry.create(name)
         height, width = network.config["input_size"]
         images = f"{height}×{width}×{network.config['in_channels']}"
-        count = sum(tensor.size for tensor in network.parameters().values())
-        print(f"{name:<14}{images:>8}{count:>9,} parameters  {registry.MODELS[name]['about']}")
+        count = sum(math.prod(cell.shape) for cell in network.cells("parameter").values())
+        print(f"{name:<14}{images:>8}{count:>11,} parameters  {registry.MODELS[name]['about']}")

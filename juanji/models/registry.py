@@ -10,10 +10,12 @@ from typing import Any
 
 from juanji.checks import counts, per_axis, whole
 from juanji.errors import ArgumentError, unknown_name
-from juanji.models import convnet, lenet, perceptron
+from juanji.models import convnet, lenet, perceptron, resnet, vgg
 from juanji.nn.module import Module
 
-MODELS: dict[str, dict[str, Any]] = {**perceptron.MODELS, **convnet.MODELS, **lenet.MODELS}
+MODELS: dict[str, dict[str, Any]] = {
+    name: entry for family in (perceptron, convnet, lenet, resnet, vgg) for name, entry in family.MODELS.items()
+}
 EVERYWHERE = ("classes", "in_channels", "input_size")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +13,9 @@ from juanji.checks import counts, dividing
 from juanji.errors import ArgumentError, ShapeError
 from juanji.ops._geometry import away, axes_of, floating
 from juanji.ops.elementwise import stop_gradient
-from juanji.ops.math import rsqrt, square
+from juanji.ops.math import add, rsqrt, square
 from juanji.ops.movement import pad_p, reshape, slice_p
-from juanji.ops.reduction import mean
+from juanji.ops.reduction import mean, sum
 from juanji.tensor import Tensor, composite
 
 Parameter = Tensor | None
@@ -76,7 +77,25 @@ def batch_norm_train_examples(rng: np.random.Generator) -> Any:
     yield (away(rng, 2, 2, 2, 3), None, None), {"epsilon": 0.1}
 
 
-@composite(batch_norm_train_examples)
+def batch_norm_pull(
+    outputs: Sequence[Tensor], g: Tensor, x: Tensor, scale: Parameter, bias: Parameter, *, epsilon: float
+) -> tuple[Parameter, ...]:
+    """The derivatives by x, γ and β in two passes over g and x (Ioffe, Szegedy 2015, §3, with the sums worked out).
+
+    With x̂ the standardised x: ∂β = Σ g, ∂γ = Σ g·x̂, ∂x = γ/√(σ² + ε) · (g − (∂β + x̂·∂γ)/m).
+    """
+    _, centre, variance = outputs
+    axes = tuple(range(x.ndim - 1))
+    inverse, centred = rsqrt(variance + epsilon), x - centre
+    by_bias = sum(g, axes)
+    by_scale = sum(g * centred, axes) * inverse
+    count = 1 / math.prod(x.shape[:-1])
+    factor = inverse if scale is None else inverse * scale
+    by_x = (g - by_bias * count - centred * (inverse * by_scale * count)) * factor
+    return by_x, None if scale is None else by_scale, None if bias is None else by_bias
+
+
+@composite(batch_norm_train_examples, pull=batch_norm_pull)
 def batch_norm_train(x: Tensor, scale: Parameter, bias: Parameter, *, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """Batch normalisation by the batch's own mean and (biased) variance, and those (003 eq. 29-31)."""
     y, centre, variance = standardised(x, tuple(range(x.ndim - 1)), epsilon)
@@ -238,7 +257,7 @@ def local_response_norm_c(x: Tensor, *, size: int, alpha: float, beta: float, k:
     squares = pad_p(square(x), low=(*zero, low), high=(*zero, high), interior=(*zero, 0))
     rest = tuple((0, n, 1) for n in x.shape[:-1])
     neighbours = [slice_p(squares, index=(*rest, (i, i + x.shape[-1], 1))) for i in range(size)]
-    total = sum(neighbours[1:], neighbours[0])
+    total = functools.reduce(add, neighbours)
     return x * (total * (alpha / size) + k) ** -beta
 
 

@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_file(capsys, tmp_path):
     assert a == b
 
 
-@pytest.mark.parametrize("model", jj.models.list())
+@pytest.mark.parametrize("model", [name for name in jj.models.list() if not re.match("resnet|vgg", name)])
 def test_every_model_trains_on_images_of_its_own_size(model, capsys, tmp_path):
     code, output, _ = call(capsys, "train", "digits", "--model", model, "--epochs", "1", "--out", tmp_path / "r")
     assert code == 0

@@ -26,6 +26,16 @@ PARAMETERS = {
 }  # fmt: skip
 
 
+# Networks for large images made small, with every part they have.
+RESNET = {"channels": (8, 8, 16, 16), "input_size": 20, "stem": "small"}
+VGG = {"stages": ((8,), (8,), (12, 12)), "input_size": 16, "pooled": 2, "hidden": (24,), "dropout": 0.0}
+SMALL = {"resnet18": RESNET, "resnet34": RESNET, **dict.fromkeys(["vgg11", "vgg11_bn", "vgg16", "vgg16_bn"], VGG)}
+
+
+def make(name, **options):
+    return models.create(name, **{**SMALL.get(name, {}), **options})
+
+
 def batch(model, n=8, seed=0):
     size, channels = model.config["input_size"], model.config["in_channels"]
     rng = np.random.default_rng(seed)
@@ -41,7 +51,7 @@ every_model = pytest.mark.parametrize("name", models.list())
 
 
 def test_the_table_covers_every_model():
-    assert {name for name, _ in PARAMETERS} == set(models.list())
+    assert {name for name, _ in PARAMETERS} | set(SMALL) == set(models.list())
 
 
 @pytest.mark.parametrize(("entry", "count"), PARAMETERS.items())
@@ -54,7 +64,7 @@ def test_parameters(entry, count):
 
 @every_model
 def test_every_parameter_gets_a_gradient(name):
-    model = models.create(name)
+    model = make(name)
     x, y = batch(model)
     _, grads = jj.value_and_grad(loss)(model, x, y)
     assert list(grads) == list(model.parameters())
@@ -65,7 +75,7 @@ def test_every_parameter_gets_a_gradient(name):
 
 @every_model
 def test_it_learns_eight_images_by_heart(name):
-    model = models.create(name)
+    model = make(name)
     x, y = batch(model)
     opt = jj.optim.Adam(model, lr=0.003)
     for _ in range(60):
@@ -78,7 +88,7 @@ def test_it_learns_eight_images_by_heart(name):
 
 @every_model
 def test_saving_copying_and_making_again(name):
-    model = models.create(name, seed=5)
+    model = make(name, seed=5)
     x, _ = batch(model)
     model(x)
     model.eval()
@@ -88,20 +98,20 @@ def test_saving_copying_and_making_again(name):
     for twin in (again, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         np.testing.assert_array_equal(twin(x), model(x))
     fresh = models.create(**model.config)
-    for path, value in models.create(name, seed=5).parameters().items():
+    for path, value in make(name, seed=5).parameters().items():
         np.testing.assert_array_equal(value, fresh.parameters()[path])
 
 
 @every_model
 def test_the_traced_forward_is_the_eager_one(name):
-    model = models.create(name).eval()
+    model = make(name).eval()
     x, _ = batch(model, 3)
     np.testing.assert_array_equal(jj.trace(model, x)(x), model(x))
 
 
 @every_model
 def test_a_traced_training_step_changes_cells_as_the_eager_one(name):
-    eager, static = models.create(name), models.create(name)
+    eager, static = make(name), make(name)
     one, two = jj.optim.SGD(eager, 0.01, momentum=0.9), jj.optim.SGD(static, 0.01, momentum=0.9)
     x, y = batch(eager, 4)
 
@@ -119,7 +129,7 @@ def test_a_traced_training_step_changes_cells_as_the_eager_one(name):
 
 @every_model
 def test_images_of_another_size_are_refused(name):
-    model = models.create(name)
+    model = make(name)
     height, width = model.config["input_size"]
     with pytest.raises(ShapeError) as error:
         model(np.zeros((2, height + 1, width, model.config["in_channels"]), "float32"))
@@ -150,7 +160,7 @@ def test_a_summary_without_channels():
 
 @every_model
 def test_images_of_whole_numbers_are_refused(name):
-    model = models.create(name)
+    model = make(name)
     x = np.zeros((2, *model.config["input_size"], model.config["in_channels"]), "uint8")
     with pytest.raises(DTypeError, match=r'x\.astype\("float32"\) / 255'):
         model(x)

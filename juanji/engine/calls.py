@@ -1,0 +1,121 @@
+"""What a plan calls: kernels with their arguments, and what they read and write."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from juanji.engine.layout import Layout
+from juanji.kernels.fused import Code
+from juanji.kernels.isa import ISA
+from juanji.kernels.text import KINDS, Int, Text, Value, const, kernel_text
+
+FLAG = "finite"
+
+
+@dataclass(eq=False)
+class Call:
+    """One kernel with its arguments.
+
+    slots   buffers by key, and numbers as ("number", dtype, value)
+    extent, grain, step  how its work may be divided, as in `Code`
+    reads, writes  keys of buffers
+    path    the layer it works for; `what` says what it does
+    products  multiplications with additions; nbytes what it reads and writes at least
+    reason  why it is done in this way
+    commits whether it writes a cell, after which its old value is gone
+    """
+
+    text: str
+    slots: tuple[Any, ...]
+    extent: int
+    grain: int
+    reads: frozenset[Any]
+    writes: frozenset[Any]
+    what: str
+    path: str = ""
+    step: int = 1
+    products: int = 0
+    reason: str = ""
+    level: int = 0
+    commits: bool = False
+
+    @classmethod
+    def of(cls, code: Code, reads: Any, writes: Any, what: str, path: str) -> Call:
+        return cls(
+            code.text, code.slots, code.extent, code.grain, frozenset(reads), frozenset(writes), what, path, code.step
+        )
+
+
+MOST = 64
+
+
+def parts(call: Call) -> list[tuple[int, int]]:
+    """The ranges of a call's work, by its size alone: threads take them as they come."""
+    if not call.extent:
+        return []
+    count = max(1, min(MOST, call.extent // max(call.grain, 1)))
+    each = -(-call.extent // count)
+    each = -(-each // call.step) * call.step
+    return [(start, min(start + each, call.extent)) for start in range(0, call.extent, each)]
+
+
+def border_text(layout: Layout, isa: ISA) -> Code:
+    """A kernel that zeroes the border of images; a task is one index of the first axis."""
+    t, kind = kernel_text(isa.fused), KINDS[layout.dtype.name]
+    pointer = t.slot(0)
+    extents, strides = layout.extents, layout.strides
+
+    def frame(axis: int, base: Int) -> None:
+        """Everything around the inside of the axes from `axis` on."""
+        if axis == len(extents) or all(pair == (0, 0) for pair in layout.border[axis:]):
+            return
+        low, high = layout.border[axis]
+        last = low + layout.shape[axis]
+        zeros(t, pointer, base, low * strides[axis], kind, isa)
+        zeros(t, pointer, t.add(base, last * strides[axis]), high * strides[axis], kind, isa)
+        t.loop(low, last, lambda i: frame(axis + 1, t.add(base, t.mul(i, strides[axis]))))
+
+    # Addresses are those of element 0, 0, …, which lies behind the border.
+    t.loop(t.argument("lo"), t.argument("hi"), lambda i: frame(1, t.add(t.mul(i, strides[0]), -layout.origin)))
+    return Code(str(t), (), layout.shape[0], max(1, 4096 // max(math.prod(extents[1:]), 1)))
+
+
+def zeros(t: Text, pointer: Value, start: Int, count: int, kind: str, isa: ISA) -> None:
+    """`count` zeros from element `start`."""
+    width = isa.lanes(kind)
+    full = count // width * width
+    t.loop(0, full, lambda i: t.store(const(0, kind, width), t.at(pointer, t.add(start, i), kind)), width)
+    if full < count:
+        t.store(const(0, kind, width), t.at(pointer, t.add(start, full), kind), t.first(count - full, width))
+
+
+def finite_text(kind: str, isa: ISA) -> str:
+    """A kernel that zeroes the flag, argument 1, if a number among lo … hi of argument 0 is infinite or NaN."""
+    t, width = kernel_text(isa.fused), isa.lanes(kind)
+    x, flag, lo, hi = t.slot(0), t.slot(1), t.argument("lo"), t.argument("hi")
+    zero = const(0, kind, width)
+    total = t.variable(zero)
+
+    def add(i: Int, mask: Value | None) -> None:
+        # x·0 is 0 for finite x, NaN for all others, and stays so in a sum.
+        t.set(total, t.fma(t.load(t.at(x, i, kind), kind, width, mask), zero, t.get(total)))
+
+    full = t.op("and", t.op("sub", hi, lo), const(-width, "i64"))
+    end = t.op("add", lo, full)
+    t.loop(lo, end, lambda i: add(i, None), width)
+    rest = t.op("sub", hi, end)
+    t.when(t.compare("sgt", rest, const(0, "i64")), lambda: add(end, t.first(rest, width)))
+    bad = t.compare("uno", t.get(total), t.get(total))
+    bits = t.value(f"bitcast {bad} to i{width}", f"i{width}")
+    t.when(
+        t.compare("ne", bits, Value("0", f"i{width}")), lambda: t.line(f"store atomic i8 0, {flag} monotonic, align 1")
+    )
+    return str(t)
+
+
+def keys_read(slots: Iterable[Any], writes: Iterable[Any]) -> set[Any]:
+    """The buffers among a kernel's arguments that it does not write."""
+    return {key for key in slots if not (isinstance(key, tuple) and key[0] in ("number", "count"))} - set(writes)

@@ -1,0 +1,184 @@
+"""A plan: memory, a table of kernel calls, and who waits for whom. Everything is decided before it first runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from juanji import tree
+from juanji.engine import layout, platform, state, threads
+from juanji.engine.calls import FLAG, Call, parts
+from juanji.engine.planner import Draft, levelled
+from juanji.graph import Array
+from juanji.kernels import machine
+from juanji.kernels.isa import ISA
+from juanji.table import aligned
+from juanji.tensor import Tensor
+
+LINE = 64
+
+
+class Plan:
+    """A traced function as machine code, for one set of shapes.
+
+    `bind(arrays)` puts arguments in, `run()` does the work, `results()` copies what came out. `memory()` tells what it
+    needs before it has run, `str(plan)` every call with its reason.
+    """
+
+    def __init__(self, draft: Draft, isa: ISA) -> None:
+        self.draft, self.isa = draft, isa
+        self.calls = draft.calls
+        levelled(self.calls)
+        self.offsets, self.peak = arranged(self.calls, draft.sizes, self.lasting())
+        self.arena = platform.allocate(max(self.peak, 1))
+        self.flag = state.aligned((1,), np.dtype(np.uint8))
+        self.homes = {key: state.home(cell) for key, cell in draft.homes.items()}
+        self.fill_constants()
+        self.inputs = [self.view(x) for x in draft.program.inputs]
+        self.table, self.counts = self.tabulate()
+        self.fresh = True
+
+    def lasting(self) -> set[Any]:
+        """Buffers that nothing else may use: inputs, outputs, constants, and what is computed from cells once."""
+        program = self.draft.program
+        outputs = {place.key for x in program.outputs if (place := self.draft.places.get(id(x)))}
+        return {*map(id, program.inputs), *self.draft.constants, *outputs}
+
+    # Memory
+
+    def address(self, slot: Any) -> int:
+        """What stands in a slot of a call's arguments."""
+        if isinstance(slot, tuple) and slot[0] == "number":
+            _, dtype, value = slot
+            word = np.zeros(8, np.uint8)
+            data = np.asarray(value, dtype).tobytes()
+            word[: len(data)] = np.frombuffer(data, np.uint8)
+            return int(word.view(np.int64)[0])
+        if isinstance(slot, tuple) and slot[0] == "count":
+            return int(slot[1])
+        if isinstance(slot, tuple) and slot[0] == "offset":
+            return self.address(slot[1]) + slot[2]
+        if slot == FLAG:
+            return self.flag.ctypes.data
+        if slot in self.homes:
+            return self.homes[slot].address
+        start = self.arena.address + self.offsets[slot]
+        known = self.draft.layouts.get(slot)
+        return start + (known.origin * known.dtype.itemsize if known else 0)
+
+    def view(self, x: Tensor) -> Array:
+        """A tensor's memory as an array."""
+        place = self.draft.places[id(x)]
+        if place.key in self.homes:
+            base, start = self.homes[place.key].array.reshape(-1).view(np.uint8), 0
+        else:
+            known = self.draft.layouts.get(place.key)
+            origin = known.origin * known.dtype.itemsize if known else 0
+            base, start = self.arena.view, self.offsets[place.key] + origin
+        return layout.strided(base, start + place.offset * x.dtype.itemsize, x.shape, place.strides, x.dtype)
+
+    def fill_constants(self) -> None:
+        for x in self.draft.constants.values():
+            np.copyto(self.view(x), x.array)
+
+    # The table
+
+    def tabulate(self) -> tuple[threads.Table, int]:
+        calls = sorted(self.calls, key=lambda call: call.level)
+        codes = machine.addresses([call.text for call in calls], self.isa)
+        words = [self.address(slot) for call in calls for slot in call.slots]
+        self.arguments = np.array(words or [0], np.int64)
+        entries: list[tuple[int, ...]] = []
+        phases: list[list[int]] = []
+        slot = 0
+        for place, (call, code) in enumerate(zip(calls, codes, strict=True)):
+            if place == 0 or call.level != calls[place - 1].level:
+                phases.append([len(entries), len(entries)])
+            at = self.arguments.ctypes.data + 8 * slot
+            entries += [(code, at, start, end) for start, end in parts(call)]
+            slot += len(call.slots)
+            phases[-1][1] = len(entries)
+        kept = [phase for phase in phases if phase[1] > phase[0]]
+        return threads.Table(entries, kept), len(entries)
+
+    # Running
+
+    def bind(self, arrays: Sequence[Any]) -> None:
+        """Copy arguments in, in the order of the trace."""
+        for view, array in zip(self.inputs, arrays, strict=True):
+            np.copyto(view, array)
+
+    def run(self) -> bool:
+        """One step. Cells that changed outside are brought in first; False if a value was not finite, and then nothing
+        was written to any cell."""
+        cells = self.draft.homes
+        for key, home in self.homes.items():
+            if home.version != cells[key].version:
+                state.bring(cells[key], home)
+        self.flag[0] = 1
+        threads.pool().run(self.table)
+        if not self.flag[0]:
+            return False
+        for cell in self.draft.commits:
+            state.written(cell, state.HOMES[cell])
+        return True
+
+    def results(self) -> Any:
+        """What the function returned, copied out."""
+        program = self.draft.program
+        found = {id(x): self.result(y) for x, y in zip(self.returned(), program.outputs, strict=True)}
+        return tree.map(lambda leaf: found.get(id(leaf), leaf), program.structure)
+
+    def returned(self) -> list[Tensor]:
+        return [x for x in tree.leaves(self.draft.program.structure) if isinstance(x, Tensor)]
+
+    def result(self, x: Tensor) -> Tensor:
+        return x if x.has_value else Tensor(self.view(x))
+
+    # Explanations
+
+    def memory(self) -> int:
+        """Bytes that the plan needs at its peak, cells included."""
+        return self.peak + sum(home.array.nbytes for home in self.homes.values())
+
+    def __str__(self) -> str:
+        rows = [("level", "layer", "what", "tasks", "why")]
+        for call in sorted(self.calls, key=lambda call: call.level):
+            rows.append((str(call.level), call.path, call.what, str(len(parts(call))), call.reason))
+        return "\n".join([*aligned(rows), f"memory {self.memory() / 1e6:.1f} MB"])
+
+
+def arranged(calls: Iterable[Call], sizes: dict[Any, int], lasting: set[Any]) -> tuple[dict[Any, int], int]:
+    """Where each buffer begins, and how many bytes all take together. Buffers that never live at once share memory.
+
+    Large ones are placed first, each as low as it can.
+    """
+    first: dict[Any, int] = {}
+    last: dict[Any, int] = {}
+    for call in calls:
+        for key in (*call.reads, *call.writes):
+            first[key] = min(first.get(key, call.level), call.level)
+            last[key] = max(last.get(key, call.level), call.level)
+    end = max(last.values(), default=0) + 1
+    for key in sizes:
+        if key in lasting or key not in first:
+            first[key], last[key] = 0, end
+    offsets: dict[Any, int] = {}
+    placed: list[tuple[int, int, Any]] = []
+    peak = 0
+    for key in sorted(sizes, key=lambda key: -sizes[key]):
+        size = -(-(sizes[key] + LINE) // LINE) * LINE
+        start = LINE
+        for low, high, other in placed:
+            if last[other] < first[key] or last[key] < first[other]:
+                continue
+            if low - start >= size:
+                break
+            start = max(start, high)
+        offsets[key] = start
+        placed.append((start, start + size, key))
+        placed.sort(key=lambda each: each[:2])
+        peak = max(peak, start + size)
+    return offsets, peak

@@ -1,0 +1,313 @@
+"""From a traced function to a plan: units become calls, calls get levels, what they read and write gets memory."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from juanji.engine import layout
+from juanji.engine.calls import FLAG, Call, border_text, finite_text, keys_read
+from juanji.engine.contract import Contractor
+from juanji.engine.fuse import Fuser, Unit
+from juanji.engine.layout import Border, Layout
+from juanji.engine.simplify import Program
+from juanji.graph import PRIMITIVES, Node
+from juanji.kernels import convolution, elements, products, scans, windows  # noqa: F401 (they register lowerings)
+from juanji.kernels.fused import Walk, Writer
+from juanji.kernels.isa import ISA
+from juanji.kernels.lowering import Lowering, Place
+from juanji.kernels.text import KINDS
+from juanji.tensor import Tensor
+
+FACES = {"conv": 0, "conv_input_grad": 1, "conv_weight_grad": 0}  # which argument is operand A
+
+
+@dataclass
+class Draft:
+    """A plan on paper: calls in order, the layouts of tensors, the sizes of buffers, and where constants and cells lie.
+
+    layouts  of stored tensors, by identity
+    sizes    bytes of the buffers that the plan provides, by key; those of tensors have their identity for a key
+    homes    cells by the key of their tensor; `commits` those among them that calls write
+    """
+
+    program: Program
+    places: dict[int, Place]
+    layouts: dict[int, Layout]
+    calls: list[Call]
+    sizes: dict[Any, int] = field(default_factory=dict)
+    homes: dict[int, Any] = field(default_factory=dict)
+    constants: dict[int, Tensor] = field(default_factory=dict)
+    commits: list[Any] = field(default_factory=list)
+    guarded: bool = False
+
+
+class Planner:
+    def __init__(self, program: Program, isa: ISA) -> None:
+        self.program, self.isa = program, isa
+        copy_cells(program)
+        self.borders = find_borders(program)
+        self.fuser = Fuser(program, set(self.borders))
+        self.units = self.fuser.fuse()
+        self.homes = {id(x): cell for cell, x in program.cells.items()}
+        self.calls: list[Call] = []
+        self.sizes: dict[Any, int] = {}
+        self.constants: dict[int, Tensor] = {}
+        self.settled, self.copies = self.settle_writes()
+        self.layouts = self.find_layouts()
+        stored = {key: Place(self.key(key), each.strides) for key, each in self.layouts.items()}
+        self.places = layout.places(program.nodes, stored)
+
+    # Layouts
+
+    def stored_tensors(self) -> Iterable[Tensor]:
+        yield from self.program.inputs
+        yield from self.program.cells.values()
+        for unit in self.units:
+            yield from unit.outputs
+            for x in unit.reads.values():
+                if x.has_value and (unit.node is not None or not self.fuser.is_number(x)):
+                    self.constants[id(x)] = x
+                    yield x
+
+    def find_layouts(self) -> dict[int, Layout]:
+        return {id(x): Layout(x.shape, x.dtype, self.borders.get(id(x), ())) for x in self.stored_tensors()}
+
+    def key(self, tensor: int) -> Any:
+        """The buffer of a stored tensor: its own, or that of the cell it becomes the value of."""
+        return self.settled.get(tensor, tensor)
+
+    # What is written to cells
+
+    def settle_writes(self) -> tuple[dict[int, int], list[tuple[Tensor, Any]]]:
+        """Which new values may be computed where the old one lies; and those that are copied there afterwards."""
+        values = list(self.program.writes.items())
+        outputs = {id(self.fuser.root(x)) for x in self.program.outputs}
+        candidates = {id(x): cell for cell, x in values if cell in self.program.cells and id(x) not in outputs}
+        once = {id(x) for _, x in values if sum(x is y for _, y in values) == 1}
+        read = {key for unit in self.units for key in unit.reads}
+        settled: dict[int, int] = {}
+        for unit in self.units:
+            own = [id(x) for x in unit.outputs]
+            alone = unit.node is None and all(key in candidates and key in once for key in own)
+            if alone and not read.intersection(own) and self.updates_in_place(unit, candidates):
+                settled.update((key, id(self.program.cells[candidates[key]])) for key in own)
+        self.break_cycles(settled)
+        return settled, [(x, cell) for cell, x in values if id(x) not in settled]
+
+    def break_cycles(self, settled: dict[int, int]) -> None:
+        """Take back updates in place that would have to wait for each other, because each reads what another writes."""
+        left = [unit for unit in self.units if any(id(x) in settled for x in unit.outputs)]
+        while left:
+            writers = {settled[id(x)]: unit for unit in left for x in unit.outputs}
+            free = [u for u in left if not any(writers.get(key, u) is not u for key in u.reads)]
+            if not free:
+                for unit in left:
+                    for x in unit.outputs:
+                        del settled[id(x)]
+                return
+            left = [unit for unit in left if unit not in free]
+
+    def updates_in_place(self, unit: Unit, candidates: dict[int, Any]) -> bool:
+        """Whether a walk reads the cells it writes only where it writes them."""
+        own = [self.program.cells[candidates[id(x)]] for x in unit.outputs]
+        return all(self.fuser.same_place(unit, x) for x in own if id(x) in unit.reads)
+
+    # Calls
+
+    def draft(self) -> Draft:
+        """The whole plan on paper."""
+        commits = [unit for unit in self.units if any(id(x) in self.settled for x in unit.outputs)]
+        for unit in self.units:
+            if unit not in commits:
+                self.add(unit)
+        self.add_commits(commits)
+        for key, border in self.borders.items():
+            if key in self.layouts and any(map(any, border)):
+                self.add_border(key)
+        for key, each in self.layouts.items():
+            if key not in self.settled and key not in self.homes:
+                self.sizes[key] = each.nbytes
+        return Draft(
+            self.program, self.places, self.layouts, self.calls, self.sizes, self.homes, self.constants,
+            list(self.program.writes), self.guarded,
+        )  # fmt: skip
+
+    def add(self, unit: Unit, guard: bool = False) -> None:
+        if unit.node is not None:
+            self.add_node(unit)
+            return
+        walk = unit.walk
+        writer = Writer(walk, self.isa, self.places, self.program.producers)  # type: ignore[arg-type]
+        code = writer.code(FLAG if guard else None)
+        writes = [self.key(id(x)) for x in unit.outputs]
+        first = self.program.producers[id(unit.outputs[0])]
+        names = list(dict.fromkeys(self.program.producers[id(x)].name for x in unit.outputs))
+        call = Call.of(code, self.read_keys(unit, code.slots, writes), writes, "+".join(names), first.path)
+        call.commits = any(id(x) in self.settled for x in unit.outputs)
+        self.calls.append(call)
+
+    def read_keys(self, unit: Unit, slots: Any, writes: Any) -> set[Any]:
+        return keys_read(slots, ()) - (set(writes) - set(self.homes))
+
+    def add_node(self, unit: Unit) -> None:
+        node = unit.node
+        if "contraction" in node.record.lower:  # type: ignore[union-attr]
+            contractor = Contractor(self.isa, self.places, self.program.producers)
+            calls, sizes = contractor.calls(unit)
+            self.calls += calls
+            self.sizes.update(sizes)
+            return
+        lowering = Lowering(self.isa, self.places, self.program.producers)
+        lowering.making = {id(x) for x in unit.outputs}
+        code = node.record.lower["kernel"](lowering, node)  # type: ignore[union-attr]
+        writes = [id(x) for x in unit.outputs]
+        self.calls.append(Call.of(code, keys_read(code.slots, writes), writes, node.name, node.path))  # type: ignore[union-attr]
+
+    def add_border(self, key: int) -> None:
+        each = self.layouts[key]
+        code = border_text(each, self.isa)
+        call = Call(
+            code.text, (self.key(key),), code.extent, code.grain, frozenset(), frozenset([self.key(key)]), "border"
+        )
+        self.calls.append(call)
+
+    # The guard: cells are written only if everything that goes into them is finite
+
+    def add_commits(self, commits: list[Unit]) -> None:
+        self.guarded = False
+        copies = [(x, cell) for x, cell in self.copies if self.program.cells.get(cell) is not x]
+        fresh = {id(x): x for unit in commits for x in unit.reads.values()}
+        fresh.update((id(self.fuser.root(x)), self.fuser.root(x)) for x, _ in copies)
+        fresh.update((id(self.fuser.root(x)), self.fuser.root(x)) for x in self.program.outputs)
+        watched = [
+            x for x in fresh.values()
+            if x.is_floating and id(x) in self.layouts and id(x) not in self.homes and id(x) not in self.constants
+        ]  # fmt: skip
+        self.guarded = bool(commits or copies) and bool(watched)
+        if self.guarded:
+            for x in watched:
+                self.watch(x)
+        for unit in commits:
+            self.add(unit, self.guarded)
+        for x, cell in copies:
+            self.copy(x, cell)
+
+    def watch(self, x: Tensor) -> None:
+        each, kind = self.layouts[id(x)], KINDS[x.dtype.name]
+        size = math.prod(each.extents)
+        # The border counts too: it is zero.
+        number = ("offset", id(x), -each.origin * each.dtype.itemsize)
+        self.calls.append(
+            Call(
+                finite_text(kind, self.isa),
+                (number, FLAG),
+                size,
+                1 << 15,
+                frozenset([id(x)]),
+                frozenset([FLAG]),
+                "finite",
+                step=64,
+            )
+        )
+
+    def copy(self, x: Tensor, cell: Any) -> None:
+        """Write a value that lies elsewhere to its cell."""
+        target = self.program.cells.get(cell)
+        if target is None:
+            target = self.program.cells[cell] = cell.spec()
+            self.homes[id(target)] = cell
+            self.layouts[id(target)] = Layout(target.shape, target.dtype)
+            self.places[id(target)] = Place(id(target), self.layouts[id(target)].strides)
+        result = Tensor.spec(x.shape, x.dtype)
+        node = Node(PRIMITIVES["identity"], (x,), {}, (result,), "")
+        places = {**self.places, id(result): self.places[id(target)]}
+        producers = {**self.program.producers, id(result): node}
+        writer = Writer(Walk(x.shape, stores=[result]), self.isa, places, producers)
+        code = writer.code(FLAG if self.guarded else None)
+        writes = [id(target)]
+        call = Call.of(code, keys_read(code.slots, writes), writes, "copy", cell.path)
+        call.commits = True
+        self.calls.append(call)
+
+
+def copy_cells(program: Program) -> None:
+    """Give convolutions of a cell's own value a copy of it, which can have a border."""
+    cells = {id(x) for x in program.cells.values()}
+    for position, node in enumerate(list(program.nodes)):
+        place = FACES.get(node.name, -1)
+        if place < 0 or id(node.inputs[place]) not in cells:
+            continue
+        x = node.inputs[place]
+        copy = Node(PRIMITIVES["identity"], (x,), {}, (Tensor.spec(x.shape, x.dtype),), node.path)
+        inputs = tuple(copy.outputs[0] if i == place else y for i, y in enumerate(node.inputs))
+        changed = Node(node.record, inputs, node.attrs, node.outputs, node.path)
+        program.nodes[position] = changed
+        program.nodes.insert(0, copy)
+        program.producers[id(copy.outputs[0])] = copy
+        program.producers.update((id(y), changed) for y in node.outputs)
+
+
+def find_borders(program: Program) -> dict[int, Border]:
+    """The borders that convolutions want around what they read; cells, which have none, are copied first."""
+    borders: dict[int, Border] = {}
+    for node in program.nodes:
+        if node.name in FACES:
+            place = 1 if node.name == "conv_input_grad" else 0
+            layout.add_border(borders, node.inputs[place], convolution.border(node.name, node.attrs["spec"]))
+    return borders
+
+
+def levelled(calls: list[Call]) -> None:
+    """Give every call the earliest level at which all it reads is there, and nobody reads any more what it overwrites.
+
+    Calls that need nothing are put right before whoever needs them, so that their results lie about no longer than
+    necessary.
+    """
+    writers: dict[Any, list[Call]] = defaultdict(list)
+    readers: dict[Any, list[Call]] = defaultdict(list)
+    for call in calls:
+        for key in call.writes:
+            writers[key].append(call)
+        for key in call.reads:
+            readers[key].append(call)
+    done: set[int] = set()
+
+    def before(call: Call) -> list[Call]:
+        own = call.writes
+        needed = [w for key in call.reads if key not in own for w in writers[key] if not overwrites(w, key)]
+        return needed + [r for key in own if overwrites(call, key) for r in readers[key] if r is not call]
+
+    def overwrites(call: Call, key: Any) -> bool:
+        return call.commits and key != FLAG
+
+    order: list[Call] = []
+    for start in calls:
+        visit(start, before, done, order)
+    for call in order:
+        call.level = max((other.level + 1 for other in before(call)), default=0)
+    for call in reversed(order):
+        if not before(call):
+            after = [r.level for key in call.writes for r in readers[key] if not overwrites(call, key)]
+            if after:
+                call.level = max(0, min(after) - 1)
+
+
+def visit(start: Call, before: Any, done: set[int], order: list[Call]) -> None:
+    """Put `start` into the order, behind everything that comes before it."""
+    if id(start) in done:
+        return
+    stack = [(start, iter(before(start)))]
+    done.add(id(start))
+    while stack:
+        call, rest = stack[-1]
+        following = next((other for other in rest if id(other) not in done), None)
+        if following is None:
+            order.append(call)
+            stack.pop()
+        else:
+            done.add(id(following))
+            stack.append((following, iter(before(following))))

@@ -1,0 +1,355 @@
+"""Graphs made smaller without changing what they compute.
+
+Composites are inlined, except those that have a lowering of their own and whose inner tensors nobody else wants. Then
+one pass forwards gives every tensor a simpler equal where there is one, and one backwards drops what is not used.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from juanji import tree
+from juanji.graph import PRIMITIVES, Graph, Node
+from juanji.tensor import Tensor
+
+Rule = Callable[["Simplifier", Node], "Tensor | Node | None"]
+RULES: dict[str, list[Rule]] = {}
+
+
+@dataclass
+class Program:
+    """A graph as the engine sees it: nodes in order, and what goes in and out, cells included."""
+
+    nodes: list[Node]
+    inputs: list[Tensor]
+    cells: dict[Any, Tensor]
+    outputs: list[Tensor]
+    writes: dict[Any, Tensor]
+    structure: Any
+    producers: dict[int, Node] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> list[Tensor]:
+        return [*self.outputs, *self.writes.values()]
+
+
+def is_tensor(x: Any) -> bool:
+    return isinstance(x, Tensor)
+
+
+def simplify(graph: Graph) -> Program:
+    """The graph's nodes, simplified. Tensors of the graph that have a simpler equal are replaced everywhere."""
+    outputs = [x for x in tree.leaves(graph.outputs) if is_tensor(x)]
+    nodes = list(opened(graph.nodes, {id(x) for x in (*outputs, *graph.writes.values())}))
+    simplifier = Simplifier()
+    for node in nodes:
+        simplifier.add(node)
+    new = simplifier.of
+    writes = {cell: new(x) for cell, x in graph.writes.items()}
+    outputs = [new(x) for x in outputs]
+    kept = used(simplifier.nodes, [*outputs, *writes.values()])
+    return Program(
+        kept,
+        list(graph.inputs),
+        graph.cells,
+        outputs,
+        writes,
+        graph.outputs,
+        {id(x): node for node in kept for x in node.outputs},
+    )
+
+
+def opened(nodes: Sequence[Node], wanted: set[int]) -> Iterator[Node]:
+    """Nodes with composites replaced by their bodies, unless they are lowered whole."""
+    uses = Counter(id(x) for node in every(nodes) for x in node.inputs)
+    yield from open_all(nodes, uses, wanted)
+
+
+def every(nodes: Iterable[Node]) -> Iterator[Node]:
+    for node in nodes:
+        if node.body:
+            yield from every(node.body)
+        else:
+            yield node
+
+
+def open_all(nodes: Iterable[Node], uses: Counter[int], wanted: set[int]) -> Iterator[Node]:
+    for node in nodes:
+        if not node.body:
+            yield node
+        elif node.record.lower and closed(node, uses, wanted):
+            yield Node(node.record, node.inputs, node.attrs, node.outputs, node.path)
+        else:
+            yield from open_all(node.body, uses, wanted)
+
+
+def closed(node: Node, uses: Counter[int], wanted: set[int]) -> bool:
+    """Whether nothing outside a composite wants the tensors inside it."""
+    inside = list(every(node.body))
+    own = Counter(id(x) for inner in inside for x in inner.inputs)
+    results = {id(x) for x in node.outputs}
+    return all(
+        id(x) in results or (uses[id(x)] == own[id(x)] and id(x) not in wanted)
+        for inner in inside
+        for x in inner.outputs
+    )
+
+
+def used(nodes: Sequence[Node], wanted: Sequence[Tensor]) -> list[Node]:
+    needed = {id(x) for x in wanted}
+    kept = []
+    for node in reversed(nodes):
+        if any(id(x) in needed for x in node.outputs):
+            kept.append(node)
+            needed.update(id(x) for x in node.inputs if x is not None)
+    return kept[::-1]
+
+
+class Simplifier:
+    """Nodes so far, each simplified when it came, and what replaces which tensor."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.producers: dict[int, Node] = {}
+        self.replaced: dict[int, Tensor] = {}
+        self.seen: dict[Any, tuple[Tensor, ...]] = {}
+        self.alive: list[Any] = []
+
+    def of(self, x: Any) -> Any:
+        return self.replaced.get(id(x), x)
+
+    def producer(self, x: Tensor, *names: str) -> Node | None:
+        node = self.producers.get(id(x))
+        return node if node is not None and node.name in names else None
+
+    def add(self, node: Node) -> None:
+        self.alive.append(node)
+        inputs = tuple(self.of(x) for x in node.inputs)
+        if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+            node = Node(node.record, inputs, node.attrs, node.outputs, node.path)
+        result = self.rewritten(node)
+        if isinstance(result, Tensor):
+            self.replaced[id(node.outputs[0])] = result
+            return
+        key = (result.name, tuple(map(id, result.inputs)), frozen(result.attrs))
+        same = self.seen.setdefault(key, result.outputs)
+        if same is not result.outputs:
+            self.replaced.update((id(x), y) for x, y in zip(result.outputs, same, strict=True))
+            return
+        self.nodes.append(result)
+        self.producers.update((id(x), result) for x in result.outputs)
+
+    def rewritten(self, node: Node) -> Tensor | Node:
+        """The node after every rule that applies, or the tensor that it is equal to."""
+        changed = True
+        while changed:
+            changed = False
+            for rule in RULES.get(node.name, ()):
+                result = rule(self, node)
+                if isinstance(result, Tensor):
+                    return result
+                if result is not None:
+                    node, changed = result, True
+                    break
+        return node
+
+    def step(self, name: str, *inputs: Tensor, path: str = "", **attrs: Any) -> Tensor:
+        """A new node ahead of the one that is being simplified; its result."""
+        record = PRIMITIVES[name]
+        shape, dtype = record.geometry(*inputs, **attrs)
+        output = Tensor.spec(shape, dtype)
+        self.add(Node(record, inputs, attrs, (output,), path))
+        return self.of(output)
+
+
+def frozen(value: Any) -> Any:
+    """Attributes as something that can be a key."""
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return tuple((key, frozen(x)) for key, x in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(frozen, value))
+    return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    def wrap(function: Rule) -> Rule:
+        for name in names:
+            RULES.setdefault(name, []).append(function)
+        return function
+
+    return wrap
+
+
+def again(node: Node, *inputs: Tensor, name: str = "", **attrs: Any) -> Node:
+    """The node with other inputs or attributes and the same output."""
+    record = PRIMITIVES[name] if name else node.record
+    return Node(record, inputs, attrs or node.attrs, node.outputs, node.path)
+
+
+def number(x: Tensor) -> float | None:
+    """The value that all elements have, where that is known."""
+    if not x.has_value or not x.size:
+        return None
+    first = x.array.ravel()[0]
+    same = not any(stride for stride, n in zip(x.array.strides, x.shape, strict=True) if n > 1)
+    return first.item() if same or (x.array == first).all() else None
+
+
+@rule("identity", "stop_gradient")
+def passed_on(s: Simplifier, node: Node) -> Tensor:
+    return node.inputs[0]
+
+
+@rule("reshape", "broadcast_to", "cast", "transpose", "slice", "sum")
+def nothing_to_do(s: Simplifier, node: Node) -> Tensor | None:
+    (x,) = node.inputs
+    if node.name == "transpose" and node.attrs["axes"] != tuple(range(x.ndim)):
+        return None
+    y = node.outputs[0]
+    if (x.shape, x.dtype) != (y.shape, y.dtype) or (
+        node.name == "sum" and any(x.shape[a] != 1 for a in node.attrs["axes"])
+    ):
+        return None
+    return x
+
+
+@rule("reshape", "transpose", "broadcast_to")
+def constant_moved(s: Simplifier, node: Node) -> Tensor | None:
+    (x,) = node.inputs
+    value = number(x)
+    return None if value is None else node.outputs[0].full_like(value)
+
+
+@rule("reshape")
+def reshape_twice(s: Simplifier, node: Node) -> Node | None:
+    before = s.producer(node.inputs[0], "reshape")
+    return again(node, *before.inputs) if before else None
+
+
+@rule("transpose")
+def transpose_twice(s: Simplifier, node: Node) -> Node | None:
+    before = s.producer(node.inputs[0], "transpose")
+    if before is None:
+        return None
+    axes = tuple(before.attrs["axes"][a] for a in node.attrs["axes"])
+    return again(node, *before.inputs, axes=axes)
+
+
+@rule("transpose")
+def transpose_of_nothing(s: Simplifier, node: Node) -> Node | None:
+    """Where only axes of size 1 change places, the elements stay in order."""
+    (x,) = node.inputs
+    order = [a for a in node.attrs["axes"] if x.shape[a] != 1]
+    return again(node, x, name="reshape", shape=node.outputs[0].shape) if order == sorted(order) else None
+
+
+@rule("broadcast_to")
+def broadcast_twice(s: Simplifier, node: Node) -> Node | None:
+    before = s.producer(node.inputs[0], "broadcast_to")
+    return again(node, *before.inputs) if before else None
+
+
+@rule("broadcast_to")
+def broadcast_by_ones(s: Simplifier, node: Node) -> Node | None:
+    """Stretching by axes of size 1 alone is a reshape."""
+    (x,) = node.inputs
+    y = node.outputs[0]
+    return again(node, x, name="reshape", shape=y.shape) if x.size == y.size else None
+
+
+@rule("broadcast_to")
+def broadcast_of_reshape(s: Simplifier, node: Node) -> Node | None:
+    """(C,) reshaped to (1, 1, C) is stretched as it is."""
+    before = s.producer(node.inputs[0], "reshape")
+    if before is None:
+        return None
+    (x,) = before.inputs
+    padded = (1,) * (node.inputs[0].ndim - x.ndim) + x.shape
+    return again(node, x) if padded == node.inputs[0].shape else None
+
+
+@rule("sum")
+def sum_of_ones(s: Simplifier, node: Node) -> Node | None:
+    """Axes of size 1 are dropped, not added up."""
+    (x,) = node.inputs
+    axes = node.attrs["axes"]
+    kept = tuple(a for a in axes if x.shape[a] != 1)
+    if kept == tuple(axes):
+        return None
+    if not kept:
+        return again(node, x, name="reshape", shape=node.outputs[0].shape)
+    shape = tuple(n for a, n in enumerate(x.shape) if a not in axes or a in kept)
+    flat = s.step("reshape", x, shape=shape, path=node.path)
+    left = [a for a in range(x.ndim) if a not in axes or a in kept]
+    return again(node, flat, axes=tuple(left.index(a) for a in kept))
+
+
+@rule("sum")
+def sum_by_steps(s: Simplifier, node: Node) -> Node | None:
+    """A large sum over the first axes is taken over the later ones first, so that many tasks can share it."""
+    (x,) = node.inputs
+    axes = node.attrs["axes"]
+    if len(axes) < 2 or x.size < 1 << 14 or axes[0] != 0 or x.shape[0] < 2:
+        return None
+    part = s.step("sum", x, axes=tuple(axes[1:]), path=node.path)
+    return again(node, part, axes=(0,))
+
+
+@rule("mul", "div")
+def times_one(s: Simplifier, node: Node) -> Tensor | None:
+    x, y = node.inputs
+    if number(y) == 1:
+        return x
+    return y if node.name == "mul" and number(x) == 1 else None
+
+
+@rule("add", "sub")
+def plus_zero(s: Simplifier, node: Node) -> Tensor | None:
+    """x − 0 is x; x + 0 is, but for the sign of a zero, which no derivative sees."""
+    x, y = node.inputs
+    if number(y) == 0:
+        return x
+    return y if node.name == "add" and number(x) == 0 else None
+
+
+@rule("add")
+def plus_negative(s: Simplifier, node: Node) -> Node | None:
+    x, y = node.inputs
+    for one, other in ((x, y), (y, x)):
+        if before := s.producer(other, "neg"):
+            return again(node, one, *before.inputs, name="sub")
+    return None
+
+
+@rule("neg")
+def negative_twice(s: Simplifier, node: Node) -> Tensor | None:
+    before = s.producer(node.inputs[0], "neg")
+    return before.inputs[0] if before else None
+
+
+@rule("mul")
+def masked(s: Simplifier, node: Node) -> Node | None:
+    """A factor that is 1 where a condition holds and 0 elsewhere chooses.
+
+    A gradient that is infinite or NaN gives 0 where it is not chosen, instead of NaN.
+    """
+    for one, other in (node.inputs, node.inputs[::-1]):
+        before = s.producer(other, "cast")
+        if before and before.inputs[0].dtype == bool:
+            return again(node, before.inputs[0], one, one.zeros_like(), name="where")
+    return None
+
+
+@rule("greater")
+def relu_mask(s: Simplifier, node: Node) -> Node | None:
+    """relu(x) > 0 says the same as x > 0, and is there anyway: x need not be kept."""
+    x, bound = node.inputs
+    if number(bound) != 0:
+        return None
+    after = s.seen.get(("relu", (id(x),), ()))
+    return again(node, after[0], bound) if after and after[0] is not x else None

@@ -1,0 +1,88 @@
+"""What a contraction is: C[outer, rows, lanes] = Σ A[outer, rows, reduce] · B[outer, reduce, lanes], strides and all.
+
+Matrix products and all faces of convolution are contractions; only their strides differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+BATCH = -1  # the size of the one dimension that is known only when the kernel runs
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A dimension: its size, and how far A, B and C move with it, in elements."""
+
+    size: int
+    a: int = 0
+    b: int = 0
+    c: int = 0
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A contraction of strided operands.
+
+    outer   what A, B and C may all move with: images, groups
+    rows    what B does not move with: pixels of an output, or taps and channels of a weight gradient
+    lanes   the vector axis: C moves by 1, A by 0 (one number for all lanes) or by 1 (a vector too), B by any stride
+    reduce  what is summed over, outermost first; a size of 0 is an empty sum
+    kind    "float" or "double"
+    a0, b0, c0  where the first elements lie
+
+    One dimension of outer, the first of rows, or the first of reduce may be `BATCH`.
+    """
+
+    outer: tuple[Dim, ...]
+    rows: tuple[Dim, ...]
+    lanes: Dim
+    reduce: tuple[Dim, ...]
+    kind: str = "float"
+    a0: int = 0
+    b0: int = 0
+    c0: int = 0
+
+    @property
+    def sums_batch(self) -> bool:
+        return any(d.size == BATCH for d in self.reduce)
+
+    @property
+    def terms(self) -> int:
+        """How many products one sum has, of one image where it runs over the batch."""
+        return math.prod(abs(d.size) for d in self.reduce)
+
+    @property
+    def c_size(self) -> int:
+        """How many elements C has, where it is dense: how far apart partial results lie."""
+        return math.prod(abs(d.size) for d in (*self.outer, *self.rows, self.lanes))
+
+    def upward(self) -> Contraction:
+        """The same sums with A read upwards: dimensions along which A falls are turned around."""
+        falling = [d for d in self.reduce if d.a < 0 < d.size]
+        return replace(
+            self,
+            reduce=tuple(Dim(d.size, -d.a, -d.b, -d.c) if d in falling else d for d in self.reduce),
+            a0=self.a0 + sum((d.size - 1) * d.a for d in falling),
+            b0=self.b0 + sum((d.size - 1) * d.b for d in falling),
+        )
+
+    def simplified(self, *, keep_rows: bool = False) -> Contraction:
+        """The same sums with as few dimensions as there can be. Rows that an epilogue asks about are kept."""
+        return replace(self, rows=self.rows if keep_rows else merged(self.rows), reduce=merged(self.reduce))
+
+
+def merged(dims: Sequence[Dim]) -> tuple[Dim, ...]:
+    """Dimensions without those of one element, neighbours as one where every operand runs on from one to the next."""
+    result: list[Dim] = []
+    for d in dims:
+        if d.size == 1:
+            continue
+        last = result[-1] if result else None
+        if last and last.size > 0 and (last.a, last.b, last.c) == (d.a * d.size, d.b * d.size, d.c * d.size):
+            result[-1] = replace(d, size=last.size * d.size)
+        else:
+            result.append(d)
+    return tuple(result)

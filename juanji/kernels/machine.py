@@ -1,0 +1,89 @@
+"""From LLVM text to code that can be called."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from juanji.kernels import cache
+from juanji.kernels.isa import ISA, host_features
+
+llvm.initialize_native_target()
+llvm.initialize_native_asmprinter()
+
+LOCAL = threading.local()
+LOADED: dict[str, int] = {}
+KEEP: list[Any] = []
+LOCK = threading.Lock()
+
+
+@functools.cache
+def features(isa: ISA) -> str:
+    """The host's features for LLVM, without those that the instruction set is meant to do without."""
+    off = {name for name in host_features() if name.startswith(isa.without)} if isa.without else set()
+    return ",".join([*(f"+{name}" for name in sorted(host_features() - off)), *(f"-{name}" for name in sorted(off))])
+
+
+def target_machine(isa: ISA) -> Any:
+    """LLVM's description of the host; each thread has its own, because they are not shared safely."""
+    machines = LOCAL.__dict__.setdefault("machines", {})
+    if isa.name not in machines:
+        machines[isa.name] = llvm.Target.from_default_triple().create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=features(isa), opt=2, codemodel="jitdefault", jit=True
+        )
+    return machines[isa.name]
+
+
+def optimised(text: str, isa: ISA) -> Any:
+    """The text as a module, cleaned up. Vectorising and unrolling are off: the text has done that."""
+    module = llvm.parse_assembly(text, llvm.create_context())
+    machine = target_machine(isa)
+    options = llvm.create_pipeline_tuning_options(speed_level=1)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = options.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def object_code(text: str, isa: ISA) -> bytes:
+    """The text as object code, from the cache where it is there."""
+    name = cache.key(text, llvm.get_host_cpu_name(), features(isa), llvmlite.__version__, str(llvm.llvm_version_info))
+    code = cache.load(name)
+    if code is None:
+        code = target_machine(isa).emit_object(optimised(text, isa))
+        cache.save(name, code)
+    return code
+
+
+def assembly(text: str, isa: ISA) -> str:
+    """What the machine will run, for people and for tests to read."""
+    return str(target_machine(isa).emit_assembly(optimised(text, isa)))
+
+
+@functools.cache
+def linker() -> Any:
+    return llvm.create_lljit_compiler(llvm.Target.from_default_triple().create_target_machine(jit=True))
+
+
+def addresses(texts: Sequence[str], isa: ISA) -> list[int]:
+    """The address of each text's `kernel`, compiled in as many threads as there are processors."""
+    with LOCK:
+        missing = [text for text in dict.fromkeys(texts) if (isa.name + text) not in LOADED]
+        if len(missing) > 1:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                codes = list(pool.map(lambda text: object_code(text, isa), missing))
+        else:
+            codes = [object_code(text, isa) for text in missing]
+        for text, code in zip(missing, codes, strict=True):
+            library = llvm.JITLibraryBuilder().add_object_img(code).export_symbol("kernel")
+            tracker = library.link(linker(), f"kernel{len(KEEP)}")
+            KEEP.append(tracker)
+            LOADED[isa.name + text] = tracker["kernel"]
+        return [LOADED[isa.name + text] for text in texts]

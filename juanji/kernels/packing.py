@@ -1,0 +1,181 @@
+"""Copying B into the order in which the tile reads it: [outer][block of lanes][reduce][lanes].
+
+The last block of lanes is filled up with zeros.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from juanji.kernels.contraction import BATCH, Contraction, Dim, merged
+from juanji.kernels.schedule import columns
+from juanji.kernels.text import Int, Text, Value, const, kernel_text
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The packed B of a contraction. The kernel's slots: B as it lies, and where it goes, of `size(batch)` elements.
+
+    source   the contraction as it is given
+    width    lanes of a vector
+    vectors  vectors of a block of lanes
+    """
+
+    source: Contraction
+    width: int
+    vectors: int
+
+    @property
+    def block(self) -> int:
+        """Lanes of a block."""
+        return self.width * self.vectors
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.source.lanes.size // self.block)
+
+    @property
+    def panel(self) -> int:
+        """Elements of a block of lanes."""
+        return self.source.terms * self.block
+
+    @property
+    def outer(self) -> tuple[Dim, ...]:
+        """The outer dimensions that B moves with."""
+        return tuple(d for d in self.source.outer if d.b)
+
+    def panels(self, batch: int = 1) -> int:
+        return math.prod(batch if d.size == BATCH else d.size for d in self.outer) * self.blocks
+
+    def size(self, batch: int = 1) -> int:
+        """Elements of the packed B. The batch matters only where B moves with it."""
+        return self.panels(batch) * self.panel
+
+    @property
+    def contraction(self) -> Contraction:
+        """The contraction with the packed B."""
+        outer = iter(packed_steps(self.outer, self.blocks * self.panel))
+        reduce = packed_steps(self.source.reduce, self.block)
+        return replace(
+            self.source,
+            outer=tuple(replace(d, b=next(outer)) if d.b else d for d in self.source.outer),
+            lanes=replace(self.source.lanes, b=1),
+            reduce=tuple(replace(d, b=b) for d, b in zip(self.source.reduce, reduce, strict=True)),
+            b0=0,
+        )
+
+    @property
+    def reduce(self) -> tuple[Dim, ...]:
+        """The reduction as B alone sees it; a c is where the packed one goes."""
+        steps = packed_steps(self.source.reduce, self.block)
+        dims = merged([Dim(d.size, 0, d.b, c) for d, c in zip(self.source.reduce, steps, strict=True)])
+        return dims if dims else (Dim(1, 0, 1, self.block),)
+
+    def tasks(self, batch: int = 1) -> int:
+        return self.panels(batch) * (self.reduce[0].size if len(self.reduce) > 1 else 1)
+
+    @property
+    def text(self) -> str:
+        return PackingText(self).text()
+
+
+class PackingText:
+    """What writes the text of a packing."""
+
+    def __init__(self, packing: Packing) -> None:
+        self.packing, self.source = packing, packing.source
+        self.kind, self.width = packing.source.kind, packing.width
+        self.t = kernel_text()
+
+    def text(self) -> str:
+        t = self.t
+        self.b, self.c = t.at(t.slot(0), self.source.b0, self.kind), t.slot(1)
+        t.loop(t.argument("lo"), t.argument("hi"), self.task)
+        return str(t)
+
+    def task(self, number: Int) -> None:
+        """One step of the outermost reduction of one block of lanes."""
+        t, packing = self.t, self.packing
+        dims = packing.reduce
+        number, step = t.divmod(number, dims[0].size) if len(dims) > 1 else (number, 0)
+        outer, block = t.divmod(number, packing.blocks)
+        c = t.at(self.c, t.mul(number, packing.panel), self.kind)
+        b = t.at(self.b, t.mul(block, packing.block * self.source.lanes.b), self.kind)
+        for d in reversed(packing.outer):
+            outer, i = (0, outer) if d is packing.outer[0] else t.divmod(outer, d.size)
+            b = t.at(b, t.mul(i, d.b), self.kind)
+        b, c = self.moved(b, c, step, dims[0])
+        for run, tail in columns(self.source.lanes.size, self.width, packing.vectors):
+            low, high = t.maximum(block, run.first), t.minimum(t.add(block, 1), t.add(run.first, run.count))
+
+            def one(_: Int, vectors: int = run.size, tail: int = tail) -> None:
+                self.steps(b, c, dims[1:] if len(dims) > 1 else dims, vectors, tail)
+
+            t.loop(low, high, one)
+
+    def moved(self, b: Value, c: Value, i: Int, d: Dim) -> tuple[Value, Value]:
+        t = self.t
+        return t.at(b, t.mul(i, d.b), self.kind), t.at(c, t.mul(i, d.c), self.kind)
+
+    def steps(self, b: Value, c: Value, dims: Sequence[Dim], vectors: int, tail: int) -> None:
+        """The steps of the reduction, along its last dimension as many at once as a vector has lanes."""
+        t, (d, *rest) = self.t, dims
+        if rest:
+            t.loop(0, d.size, lambda i: self.steps(*self.moved(b, c, i, d), rest, vectors, tail))
+            return
+        whole = d.size - d.size % self.width
+        for low, high in ((0, whole), (whole, d.size)):
+            count = min(self.width, high - low)
+
+            def one(i: Int, count: int = count) -> None:
+                self.square(*self.moved(b, c, i, d), d, count, vectors, tail)
+
+            t.loop(low, high, one, self.width)
+
+    def square(self, b: Value, c: Value, d: Dim, steps: int, vectors: int, tail: int) -> None:
+        """A few steps by a block of lanes."""
+        t, width = self.t, self.width
+        zero = Value("zeroinitializer", self.kind, width)
+        for v in range(self.packing.vectors):
+            lanes = width if v < vectors - 1 else tail
+            there = t.at(b, v * width * self.source.lanes.b, self.kind)
+            found = self.vectors(there, d, steps, lanes) if v < vectors else [zero] * steps
+            for i, x in enumerate(found):
+                t.store(x, t.at(c, i * d.c + v * width, self.kind))
+
+    def vectors(self, b: Value, d: Dim, steps: int, lanes: int) -> list[Value]:
+        """One vector of lanes for each step; those of lanes that there are not are zero."""
+        t, width, apart = self.t, self.width, self.source.lanes.b
+        mask = None if lanes == width else t.first(lanes, width)
+        if apart == 1:
+            return [t.load(t.at(b, i * d.b, self.kind), self.kind, width, mask) for i in range(steps)]
+        if d.b == 1:
+            along = None if steps == width else t.first(steps, width)
+            rows = [t.load(t.at(b, i * apart, self.kind), self.kind, width, along) for i in range(lanes)]
+            zeros = [Value("zeroinitializer", self.kind, width)] * (width - lanes)
+            return transposed(t, [*rows, *zeros])[:steps]
+        offsets = t.op("mul", t.iota(width), const(apart, "i64", width))
+        return [t.gather(t.at(b, i * d.b, self.kind), offsets, self.kind, mask) for i in range(steps)]
+
+
+def packed_steps(dims: Sequence[Dim], innermost: int) -> list[int]:
+    """How far dimensions are apart when they follow each other closely."""
+    return [innermost * math.prod(d.size for d in dims[i + 1 :]) for i in range(len(dims))]
+
+
+def transposed(t: Text, rows: Sequence[Value]) -> list[Value]:
+    """A square transposed: log₂ n perfect shuffles of its rows, which are interleaved in pairs half a square apart."""
+    n = len(rows)
+    low = [i // 2 + (i % 2) * n for i in range(n)]
+    result = list(rows)
+    for _ in range(n.bit_length() - 1):
+        pairs = zip(result[: n // 2], result[n // 2 :], strict=True)
+        result = [interleaved(t, x, y, [i + start for i in low]) for x, y in pairs for start in (0, n // 2)]
+    return result
+
+
+def interleaved(t: Text, x: Value, y: Value, lanes: Sequence[int]) -> Value:
+    places = ", ".join(f"i32 {i}" for i in lanes)
+    return t.value(f"shufflevector {x}, {y}, <{len(lanes)} x i32> <{places}>", x.kind, len(lanes))

@@ -1,0 +1,89 @@
+"""Which primitives are contractions, and of what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from juanji.graph import PRIMITIVES, Node
+from juanji.kernels import convolution
+from juanji.kernels.contraction import Contraction, Dim
+from juanji.kernels.lowering import Place
+from juanji.kernels.text import KINDS
+from juanji.tensor import Tensor
+
+Places = Mapping[int, Place]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A node as contractions of `a` and `b`, which together fill its output.
+
+    batch  the size that they leave open
+    """
+
+    a: Tensor
+    b: Tensor
+    contractions: list[Contraction]
+    batch: int
+
+
+Rule = Callable[[Node, Places], Product]
+
+
+def lowers(name: str) -> Callable[[Rule], Rule]:
+    def wrap(rule: Rule) -> Rule:
+        PRIMITIVES[name].lower["contraction"] = rule
+        return rule
+
+    return wrap
+
+
+def moved(contraction: Contraction, a: Place, b: Place, c: Place) -> Contraction:
+    """The contraction with its operands where they lie in their buffers."""
+    return replace(
+        contraction, a0=contraction.a0 + a.offset, b0=contraction.b0 + b.offset, c0=contraction.c0 + c.offset
+    )
+
+
+def image(place: Place) -> tuple[int, ...]:
+    """The strides of images, without that of the channels, which lie together."""
+    return place.strides[:-1]
+
+
+@lowers("conv")
+def conv(node: Node, places: Places) -> Product:
+    (x, w), (y,) = node.inputs, node.outputs
+    a, b, c = (places[id(tensor)] for tensor in (x, w, y))
+    kind = KINDS[x.dtype.name]
+    face = convolution.forward(node.attrs["spec"], x.shape[-1], y.shape[-1], image(a), image(c), kind)
+    return Product(x, w, [moved(face, a, b, c)], x.shape[0])
+
+
+@lowers("conv_input_grad")
+def conv_input_grad(node: Node, places: Places) -> Product:
+    (w, g), (x,) = node.inputs, node.outputs
+    a, b, c = (places[id(tensor)] for tensor in (g, w, x))
+    kind = KINDS[x.dtype.name]
+    faces = convolution.input_grad(node.attrs["spec"], x.shape[-1], g.shape[-1], image(a), image(c), kind)
+    return Product(g, w, [moved(face, a, b, c) for face in faces], g.shape[0])
+
+
+@lowers("conv_weight_grad")
+def conv_weight_grad(node: Node, places: Places) -> Product:
+    (x, g), (w,) = node.inputs, node.outputs
+    a, b, c = (places[id(tensor)] for tensor in (x, g, w))
+    kind = KINDS[x.dtype.name]
+    face = convolution.weight_grad(node.attrs["spec"], x.shape[-1], g.shape[-1], image(a), image(b), kind)
+    return Product(x, g, [moved(face, a, b, c)], x.shape[0])
+
+
+@lowers("matmul")
+def matmul(node: Node, places: Places) -> Product:
+    (x, y), (z,) = node.inputs, node.outputs
+    a, b, c = (places[id(tensor)] for tensor in (x, y, z))
+    (m, k), n = x.shape[-2:], y.shape[-1]
+    outer = [Dim(size, *steps) for size, *steps in zip(x.shape[:-2], a.strides, b.strides, c.strides, strict=False)]
+    (*_, am, ak), (*_, bk, bn) = a.strides, b.strides
+    face = convolution.matmul(m, k, n, (am, ak), (bk, bn), c.strides[-2], outer, KINDS[x.dtype.name])
+    return Product(x, y, [moved(face, a, b, c)], 1)

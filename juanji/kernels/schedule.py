@@ -1,0 +1,255 @@
+"""How a contraction is computed: tile, packing, order, and what a task is; chosen by a model of the cost."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from juanji.kernels.contraction import BATCH, Contraction, Dim
+from juanji.kernels.isa import ISA
+from juanji.kernels.text import SIZES, Int, Text
+
+NEAR = 384 << 10  # bytes that stay in the second cache while they are used
+TASK = 60_000  # cycles that are worth a task of their own
+TASKS = 16  # that balance well over a few threads
+IMAGES = 8  # the batch that is assumed where its size would matter
+WRITTEN = 160  # multiplications that are written out instead of looped over
+STEPS = 4  # of a long loop that are written out
+FEW_ROWS = 4  # what is left of a batch is taken in fours, then one by one
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring tiles of one size: tiles `first`, `first` + 1, …, the first of them at `start`."""
+
+    first: Int
+    count: Int
+    start: Int
+    size: int
+
+
+def runs(t: Text, n: Int, tile: int, *, batch: bool = False) -> list[Run]:
+    """n elements cut into tiles of at most `tile`: of nearly equal size, or, if it is a batch, large ones first."""
+    parts: list[tuple[int, Int]] = []
+    if batch:
+        for size in sorted({tile, min(tile, FEW_ROWS), 1}, reverse=True):
+            count, n = t.divmod(n, size)
+            parts.append((size, count))
+    elif isinstance(n, int) and n:
+        tiles = -(-n // tile)
+        size, more = divmod(n, tiles)
+        parts = [(size + 1, more), (size, tiles - more)]
+    result: list[Run] = []
+    first: Int = 0
+    start: Int = 0
+    for size, count in parts:
+        if count != 0:
+            result.append(Run(first, count, start, size))
+        first, start = t.add(first, count), t.add(start, t.mul(count, size))
+    return result
+
+
+def columns(lanes: int, width: int, vectors: int) -> list[tuple[Run, int]]:
+    """Lanes cut into blocks of vectors, the last one smaller; and how many lanes the last vector of a block has."""
+    whole, rest = divmod(lanes, width * vectors)
+    end = Run(whole, 1, whole * vectors, -(-rest // width))
+    blocks = [(Run(0, whole, 0, vectors), width), (end, rest % width or width)]
+    return [blocks[i] for i in range(2) if (whole, rest)[i]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One way of computing a contraction.
+
+    box         rows of a tile along each row dimension
+    vectors     vectors of lanes of a tile
+    packed      whether B is copied first, so that it is read in the order of memory
+    lanes_first whether the tasks of one block of lanes follow each other, or those of one block of rows
+    row_group   tiles along the first row dimension that make a task
+    lane_group  blocks of lanes that make a task
+    blocks      the size of blocks of the reduction, for its first dimensions; C is read and written once a block
+    cycles      what the model says it costs, for one image
+    """
+
+    box: tuple[int, ...]
+    vectors: int
+    packed: bool = False
+    lanes_first: bool = False
+    row_group: int = 1
+    lane_group: int = 1
+    blocks: tuple[int, ...] = ()
+    cycles: float = 0.0
+
+    def __str__(self) -> str:
+        notes = [word for word, true in (("packed", self.packed), ("lanes first", self.lanes_first)) if true]
+        notes += [f"sums in blocks of {'×'.join(map(str, self.blocks))}"] if self.blocks else []
+        return ", ".join([f"tile {'×'.join(map(str, self.box))} by {self.vectors} vectors", *notes])
+
+
+def candidates(contraction: Contraction, isa: ISA) -> list[Schedule]:
+    """Schedules for a contraction, as simplified, the cheapest first."""
+    found = [completed(contraction, isa, box, vectors) for box, vectors in tiles(contraction, isa)]
+    return sorted(found, key=lambda s: (s.cycles, [-n for n in reversed(s.box)]))
+
+
+def tiles(contraction: Contraction, isa: ISA) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The shapes of tiles whose sums fit the registers, beside a vector of B for each column and one of A."""
+    # Without fused multiply-add the product needs a register too, and LLVM one to spare.
+    room = isa.registers - (2 if isa.fused else 4)
+    total = -(-contraction.lanes.size // isa.lanes(contraction.kind))
+    for vectors in sorted({-(-total // blocks) for blocks in range(1, total + 1)} & set(range(1, 7))):
+        for box in boxes(contraction.rows, (room - max(vectors, 2)) // vectors):
+            yield box, vectors
+
+
+def boxes(rows: tuple[Dim, ...], most: int) -> Iterator[tuple[int, ...]]:
+    """Boxes of at most `most` rows that reach along the last two dimensions."""
+    sizes = [most if d.size == BATCH else d.size for d in rows]
+    for last in parts(sizes[-1], most) if rows else ():
+        before = parts(sizes[-2], most // last)[-1:] if len(rows) > 1 else []
+        yield (*[1] * (len(rows) - 2), *before, last)
+    if not rows:
+        yield ()
+
+
+def parts(n: int, most: int) -> list[int]:
+    """Sizes of at most `most` that cut n into pieces of nearly equal size."""
+    return sorted({-(-n // pieces) for pieces in range(1, n + 1)} & set(range(1, most + 1)))
+
+
+def completed(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int) -> Schedule:
+    """The schedule of a tile: everything that follows from it."""
+    packed = worth_packing(contraction, vectors * isa.lanes(contraction.kind))
+    cycles = cost(contraction, isa, box, vectors)
+    grouping = weight_groups if contraction.sums_batch else pixel_groups
+    lanes_first, row_group, lane_group = grouping(contraction, isa, box, vectors, cycles)
+    blocks = reduction_blocks(contraction, lane_group * vectors * isa.lanes(contraction.kind))
+    return Schedule(box, vectors, packed, lanes_first, row_group, lane_group, blocks, cycles)
+
+
+def worth_packing(contraction: Contraction, width: int) -> bool:
+    """B is copied if its lanes are apart; also if tiles would pick from afar what they use again and again."""
+    if contraction.lanes.b != 1:
+        return not contraction.sums_batch or contraction.lanes.size > 1
+    return not contraction.sums_batch and contraction.lanes.a == 0 and contraction.lanes.size > width
+
+
+def cost(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int) -> float:
+    """Cycles for one image: a machine that does two FMAs and two loads a cycle, and each result four cycles later."""
+    t = Text("model")
+    sizes = [IMAGES * 4 if d.size == BATCH else d.size for d in contraction.rows]
+    cycles = 0.0
+    for column, _ in columns(contraction.lanes.size, isa.lanes(contraction.kind), vectors):
+        for rows in itertools.product(*(runs(t, n, m) for n, m in zip(sizes, box, strict=True))):
+            count = math.prod(cast(int, run.count) for run in (column, *rows))
+            cycles += count * tile_cycles(contraction, isa, tuple(run.size for run in rows), column.size)
+    return cycles * math.prod(abs(d.size) for d in contraction.outer)
+
+
+def tile_cycles(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int) -> float:
+    rows = offsets(contraction, box)
+    sums, steps = len(rows) * vectors, written(contraction, rows, vectors, isa)[2]
+    reads = len({row + a for row in rows for a, _ in steps}) / len(steps)
+    loads = vectors + reads * (vectors if contraction.lanes.a else 1)
+    step = max(sums / 2, loads / 2, 4.0) + vectors / 8  # the last: B comes from the second cache
+    return step * contraction.terms + sums + 20
+
+
+def offsets(contraction: Contraction, box: Sequence[int], operand: str = "a") -> list[int]:
+    """Where the rows of a box lie in an operand, from the first on."""
+    places = [0]
+    for size, d in zip(box, contraction.rows, strict=False):
+        places = [place + i * getattr(d, operand) for place in places for i in range(size)]
+    return places
+
+
+def written(
+    contraction: Contraction, rows: Sequence[int], vectors: int, isa: ISA
+) -> tuple[int, int, list[tuple[int, int]]]:
+    """What is written out of the loops: how many dimensions are not, how many steps of the last of those are, and
+    all that as steps in A and B.
+
+    Where steps meet the same elements of A, because taps overlap, each is loaded once: then the columns of B of all
+    the steps have to stay in registers beside the sums.
+    """
+    sums, steps = len(rows) * vectors, [(0, 0)]
+
+    def fits(steps: list[tuple[int, int]]) -> bool:
+        if sums * len(steps) > WRITTEN:
+            return False
+        alone = len({row + a for row in rows for a, _ in steps}) == len(rows) * len(steps)
+        held = vectors if alone else vectors * len(steps) + 2
+        return len(steps) == 1 or sums + held + (1 if isa.fused else 5) <= isa.registers
+
+    depth, bounded = len(contraction.reduce), 2 if contraction.sums_batch else 0
+    while depth > bounded:
+        d = contraction.reduce[depth - 1]
+        whole = [(i * d.a + a, i * d.b + b) for i in range(d.size) for a, b in steps]
+        if not whole or not fits(whole):
+            some = [(i * d.a, i * d.b) for i in range(min(STEPS, d.size))]
+            return (depth, len(some), some) if steps == [(0, 0)] and some and fits(some) else (depth, 1, steps)
+        depth, steps = depth - 1, whole
+    return depth, 1, steps
+
+
+def row_tiles(contraction: Contraction, box: tuple[int, ...]) -> int:
+    size = contraction.rows[0].size if contraction.rows else 1
+    return -(-(IMAGES if size == BATCH else size) // box[0]) if contraction.rows else 1
+
+
+def lane_blocks(contraction: Contraction, isa: ISA, vectors: int) -> int:
+    return -(-contraction.lanes.size // (vectors * isa.lanes(contraction.kind)))
+
+
+def pixel_groups(
+    contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, cycles: float
+) -> tuple[bool, int, int]:
+    """Tasks of an output: as many lanes as have their part of B near, and as many rows as are worth a task."""
+    blocks, across = lane_blocks(contraction, isa, vectors), row_tiles(contraction, box)
+    panel = contraction.terms * vectors * isa.width // 8
+    lane_groups = -(-blocks // max(1, NEAR // max(panel, 1)))
+    outer = math.prod(d.size for d in contraction.outer if d.size != BATCH)
+    wanted = cycles / outer / lane_groups / TASK
+    return lane_groups > 1, -(-across // max(1, min(across, int(wanted)))), -(-blocks // lane_groups)
+
+
+def weight_groups(
+    contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, cycles: float
+) -> tuple[bool, int, int]:
+    """Tasks of a sum over the batch: fewer parts of C where the batch is cut into many chunks."""
+    blocks, across = lane_blocks(contraction, isa, vectors), row_tiles(contraction, box)
+    wanted = max(1, round(TASKS / chunk_count(contraction, IMAGES)))
+    lane_groups = min(blocks, wanted)
+    row_groups = min(across, -(-wanted // lane_groups))
+    return False, -(-across // row_groups), -(-blocks // lane_groups)
+
+
+def chunk_count(contraction: Contraction, batch: int) -> int:
+    """Into how many chunks a batch is cut: each has a result of its own, which has to be small beside its operands."""
+    if not contraction.sums_batch:
+        return 1
+    elements = sum(footprint(contraction, 1 << 30))
+    return max(1, min(batch, TASKS, batch * elements // (4 * contraction.c_size)))
+
+
+def footprint(contraction: Contraction, lanes: int) -> tuple[int, int]:
+    """Elements of A and of B, of so many lanes, that one image's sum takes; those that taps share are counted once."""
+    pixels, lanes = contraction.terms, min(lanes, contraction.lanes.size)
+    apart = contraction.rows[-1].size if contraction.rows and contraction.rows[-1].a == 1 else 1
+    step = contraction.reduce[-1].a if contraction.reduce else 1
+    return pixels * (lanes if contraction.lanes.a else max(1, min(apart, step))), pixels * lanes
+
+
+def reduction_blocks(contraction: Contraction, lanes: int) -> tuple[int, ...]:
+    """Blocks of a long sum over the batch whose operands stay near: several images, or some rows of pixels of one."""
+    if not contraction.sums_batch:
+        return ()
+    image = sum(footprint(contraction, lanes)) * SIZES[contraction.kind]
+    images = max(1, min(NEAR // image, -(-512 // contraction.terms)), -(-256 // contraction.terms))
+    if image <= NEAR or len(contraction.reduce) < 2:
+        return (images,)
+    pixels = contraction.reduce[1].size
+    return (images, -(-pixels // -(-image // NEAR)))

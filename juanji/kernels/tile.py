@@ -1,0 +1,159 @@
+"""The one tile: a box of rows by a few vectors of lanes, whose sums stay in registers while products are added."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from juanji.kernels.contraction import Contraction, Dim
+from juanji.kernels.isa import ISA
+from juanji.kernels.schedule import offsets, written
+from juanji.kernels.text import Int, Text, Value, const
+
+UNROLLED = 160  # multiplications that are written out instead of looped over
+STEPS = 4
+
+Steps = list[tuple[int, int]]  # how far they are in A and in B
+Bounds = tuple[Int, Int]
+
+
+# LLVM may not load what follows before what precedes: it would, and then keep sums on the stack for want of registers.
+NOT_BEFORE = 'call void asm sideeffect "", ""()'
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The addresses in A, B and C that belong together, and the kind of what lies there."""
+
+    a: Value
+    b: Value
+    c: Value
+    kind: str
+
+    def moved(self, t: Text, i: Int, d: Dim) -> Cursor:
+        """One that is i elements of the dimension further."""
+        a, b, c = (t.mul(i, step) for step in (d.a, d.b, d.c))
+        return Cursor(t.at(self.a, a, self.kind), t.at(self.b, b, self.kind), t.at(self.c, c, self.kind), self.kind)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a finished vector belongs: its indices, and how far behind C's address it lies, in elements."""
+
+    outer: tuple[Int, ...]
+    rows: tuple[Int, ...]
+    lane: Int
+    offset: Int
+
+
+Epilogue = Callable[[Text, Place, Value, Value | None], None]
+
+
+@dataclass
+class Tile:
+    """A tile.
+
+    box      its rows along each dimension of rows
+    vectors  its vectors of lanes
+    mask     the lanes that there are of the last vector; None for all
+    mask_b   the same for B, which may be filled up
+    """
+
+    t: Text
+    contraction: Contraction
+    box: Sequence[int]
+    vectors: int
+    isa: ISA
+    mask: Value | None
+    mask_b: Value | None
+
+    def __post_init__(self) -> None:
+        self.width = self.isa.lanes(self.contraction.kind)
+        self.places = list(itertools.product(*map(range, self.box)))
+        self.a_rows, self.c_rows = (offsets(self.contraction, self.box, side) for side in "ac")
+        self.lanes = [self.width * v for v in range(self.vectors)]
+        zero = Value("zeroinitializer", self.contraction.kind, self.width)
+        self.sums = [[self.t.variable(zero) for _ in self.lanes] for _ in self.places]
+
+    def masked(self, lane: int) -> Value | None:
+        return self.mask if lane == self.lanes[-1] else None
+
+    def load(self, pointer: Value, offset: int, lane: int) -> Value:
+        t, kind = self.t, self.contraction.kind
+        return t.load(t.at(pointer, offset + lane, kind), kind, self.width, self.masked(lane))
+
+    def resume(self, c: Value) -> None:
+        """Take up the sums where C has them."""
+        for row, sums in zip(self.c_rows, self.sums, strict=True):
+            for lane, variable in zip(self.lanes, sums, strict=True):
+                self.t.set(variable, self.load(c, row, lane))
+
+    def add(self, at: Cursor, bounds: Sequence[Bounds]) -> None:
+        """Add the products of the reduction within the bounds: loops, and inside them what is written out."""
+        depth, stride, steps = written(self.contraction, self.a_rows, self.vectors, self.isa)
+        self.loops(at, list(zip(self.contraction.reduce, bounds, strict=True))[:depth], stride, steps)
+
+    def loops(self, at: Cursor, dims: Sequence[tuple[Dim, Bounds]], stride: int, steps: Steps) -> None:
+        t = self.t
+        if not dims:
+            self.multiply(at, steps)
+            return
+        (d, (low, high)), *rest = dims
+        step = Dim(0, d.a, d.b)
+        if not rest and stride > 1 and isinstance(low, int) and isinstance(high, int):
+            rounded = high - (high - low) % stride
+            t.loop(low, rounded, lambda i: self.multiply(at.moved(t, i, step), steps), stride)
+            self.multiply(at.moved(t, rounded, step), steps[: high - rounded])
+            return
+        t.loop(low, high, lambda i: self.loops(at.moved(t, i, step), rest, stride, steps))
+
+    def multiply(self, at: Cursor, steps: Steps) -> None:
+        """Some steps of the reduction in turn, or, where they share elements of A, in the order of those."""
+        t, a, columns = self.t, self.contraction.lanes.a, dict[int, list[Value]]()
+        uses = [(row + step, b, sums) for step, b in steps for row, sums in zip(self.a_rows, self.sums, strict=True)]
+        if len({place for place, _, _ in uses}) < len(uses):
+            uses.sort(key=lambda use: use[0])
+        for place, group in itertools.groupby(uses, key=lambda use: use[0]):
+            numbers = [self.load(at.a, place, lane) for lane in self.lanes] if a else self.number(at.a, place)
+            for _, b, sums in group:
+                if b not in columns:
+                    t.line(NOT_BEFORE)
+                    columns[b] = [self.column(at.b, b, lane) for lane in self.lanes]
+                for x, column, variable in zip(numbers, columns[b], sums, strict=True):
+                    t.set(variable, t.fma(x, column, t.get(variable)))
+
+    def number(self, a: Value, offset: int) -> list[Value]:
+        """One element of A in all lanes, for each vector."""
+        t, kind = self.t, self.contraction.kind
+        return [t.splat(t.load(t.at(a, offset, kind), kind), self.width)] * self.vectors
+
+    def column(self, b: Value, offset: int, lane: int) -> Value:
+        t, kind, step = self.t, self.contraction.kind, self.contraction.lanes.b
+        mask = self.mask_b if lane == self.lanes[-1] else None
+        if step == 1 or self.contraction.lanes.size == 1:
+            return t.load(t.at(b, offset + lane, kind), kind, self.width, mask)
+        offsets = t.op("mul", t.iota(self.width), const(step, "i64", self.width))
+        return t.gather(t.at(b, offset + lane * step, kind), offsets, kind, mask)
+
+    def finish(
+        self, c: Value, outer: tuple[Int, ...], starts: tuple[Int, ...], lane: Int, store: Epilogue | None
+    ) -> None:
+        """Store the sums at C, or hand them to the epilogue."""
+        t = self.t
+        for place, row, sums in zip(self.places, self.c_rows, self.sums, strict=True):
+            for start, variable in zip(self.lanes, sums, strict=True):
+                if store is None:
+                    t.store(t.get(variable), t.at(c, row + start, self.contraction.kind), self.masked(start))
+                    continue
+                rows = tuple(t.add(i, n) for i, n in zip(starts, place, strict=True))
+                at = Place(outer, rows, t.add(lane, start), self.offset(outer, rows, t.add(lane, start)))
+                store(t, at, t.get(variable), self.masked(start))
+
+    def offset(self, outer: tuple[Int, ...], rows: tuple[Int, ...], lane: Int) -> Int:
+        """How far behind C's address an element lies."""
+        t, dims = self.t, (*self.contraction.outer, *self.contraction.rows)
+        total = t.add(self.contraction.c0, lane)
+        for i, d in zip((*outer, *rows), dims, strict=False):
+            total = t.add(total, t.mul(i, d.c))
+        return total

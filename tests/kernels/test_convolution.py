@@ -1,0 +1,155 @@
+"""The faces of convolution in machine code against their definitions."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from juanji.kernels import convolution, machine
+from juanji.kernels.contraction import Contraction
+from juanji.kernels.isa import ISAS
+from juanji.kernels.nest import build
+from juanji.ops.conv import conv_define, input_grad_define, weight_grad_define
+from juanji.ops.convspec import ConvSpec
+
+HERE = [isa for isa in ISAS.values() if not isa.missing()]
+DTYPES = {"float": np.float32, "double": np.float64}
+CANARY = -7777.0
+
+
+def call(text: str, isa: Any, slots: list[int], tasks: int) -> None:
+    (address,) = machine.addresses([text], isa)
+    table = np.array(slots, np.int64)
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
+    for lo, hi in ((tasks // 2, tasks), (0, tasks // 2)):  # in any order
+        function(table.ctypes.data, lo, hi)
+
+
+def run(contraction: Contraction, isa: Any, a: int, b: int, c: Any, batch: int) -> None:
+    """C of a contraction into the array c, whose address is given with those of A and B."""
+    kernel = build(contraction, isa)
+    dtype = DTYPES[contraction.kind]
+    if kernel.pack:
+        packed = np.full(kernel.pack.size(batch) + 32, np.nan, dtype)
+        call(kernel.pack.text, isa, [b, packed.ctypes.data], kernel.pack.tasks(batch))
+        assert np.isnan(packed[kernel.pack.size(batch) :]).all()
+        b = packed.ctypes.data
+    chunks = kernel.chunks(batch) if contraction.sums_batch else 1
+    if chunks == 1:
+        call(kernel.text, isa, [a, b, c.ctypes.data, batch, batch], kernel.tasks(batch))
+        return
+    parts = np.full((chunks + 1, kernel.partial), CANARY, dtype)
+    call(kernel.text, isa, [a, b, parts.ctypes.data, batch, kernel.chunk_length(batch)], kernel.tasks(batch))
+    assert (parts[chunks] == CANARY).all()
+    c[...] = parts[:chunks].sum(0).reshape(c.shape)
+
+
+def framed(x: Any, border: list[tuple[int, int]], dtype: Any, outside: float) -> tuple[Any, Any]:
+    """x in a buffer with a border of zeros and with `outside` all around; the buffer, and x within it."""
+    around = [(1, 1), *border, (0, 0)]
+    inner = np.pad(x, [(0, 0), *border, (0, 0)])
+    buffer = np.full((x.shape[0] + 2, *inner.shape[1:]), outside, dtype)
+    buffer[1:-1] = inner
+    view = buffer[tuple(slice(low, low + n) for (low, _), n in zip(around, x.shape, strict=True))]
+    return buffer, view
+
+
+def strides(view: Any) -> tuple[int, ...]:
+    return tuple(s // view.itemsize for s in view.strides[:-1])
+
+
+def check(spec: ConvSpec, n: int, cin: int, cout: int, kind: str, isa: Any) -> None:
+    rng = np.random.default_rng(0)
+    dtype, tolerance = DTYPES[kind], 2e-5 if kind == "float" else 1e-12
+
+    def draw(*shape: int) -> Any:
+        return np.asarray(rng.standard_normal(shape), dtype)
+
+    x, g, w = draw(n, *spec.input, cin), draw(n, *spec.output, cout), draw(*spec.kernel, cin // spec.groups, cout)
+    wide = [v.astype(np.float64) for v in (x, w, g)]
+    none = [(0, 0)] * spec.rank
+    _, gv = framed(g, none, dtype, np.nan)
+    weights = np.full(w.size + 64, np.nan, dtype)
+    weights[32:-32] = w.ravel()
+    wp = weights[32:].ctypes.data
+
+    def close(found: Any, expected: Any) -> None:
+        scale = np.abs(expected).max() + 1
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale * 8)
+
+    _, xv = framed(x, convolution.border("conv", spec), dtype, np.nan)
+    buffer, y = framed(np.full_like(g, np.nan), none, dtype, CANARY)
+    face = convolution.forward(spec, cin, cout, strides(xv), strides(y), kind)
+    run(face, isa, xv.ctypes.data, wp, y, n)
+    close(y, conv_define(wide[0], wide[1], spec))
+    assert (buffer == CANARY).sum() == buffer.size - y.size
+
+    dw = np.full(w.shape, CANARY, dtype)
+    run(
+        convolution.weight_grad(spec, cin, cout, strides(xv), strides(gv), kind),
+        isa,
+        xv.ctypes.data,
+        gv.ctypes.data,
+        dw,
+        n,
+    )
+    close(dw, weight_grad_define(wide[0], wide[2], spec))
+
+    _, gv = framed(g, convolution.border("conv_input_grad", spec), dtype, np.nan)
+    buffer, dx = framed(np.full_like(x, np.nan), none, dtype, CANARY)
+    for face in convolution.input_grad(spec, cin, cout, strides(gv), strides(dx), kind):
+        run(face, isa, gv.ctypes.data, wp, dx, n)
+    close(dx, input_grad_define(wide[1], wide[2], spec))
+    assert (buffer == CANARY).sum() == buffer.size - dx.size
+
+
+def problem(*numbers: int) -> tuple[ConvSpec, int, int, int]:
+    """(N, C, H, K, R, stride, padding, groups) in two dimensions."""
+    n, c, h, k, r, s, p, groups = numbers
+    y = (h + 2 * p - r) // s + 1
+    return ConvSpec((h, h), (r, r), (y, y), (s, s), (p, p), (1, 1), groups), n, c, k
+
+
+PROBLEMS = [
+    (2, 16, 9, 32, 3, 1, 1, 1),
+    (3, 3, 17, 20, 7, 2, 3, 1),
+    (2, 1, 12, 6, 5, 1, 2, 1),
+    (2, 40, 7, 70, 1, 1, 0, 1),
+    (1, 37, 8, 37, 3, 1, 1, 37),
+    (2, 8, 8, 12, 3, 2, 1, 4),
+    (20, 4, 5, 6, 3, 1, 1, 1),
+    (2, 48, 4, 130, 3, 2, 1, 1),
+]
+
+
+@pytest.mark.parametrize("isa", HERE, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("kind", ["float", "double"])
+@pytest.mark.parametrize("numbers", PROBLEMS, ids=str)
+def test_problems(numbers: tuple[int, ...], kind: str, isa: Any) -> None:
+    spec, n, c, k = problem(*numbers)
+    check(spec, n, c, k, kind, isa)
+
+
+@st.composite
+def problems(draw: Any) -> tuple[ConvSpec, int, int, int]:
+    rank = draw(st.integers(1, 3))
+
+    def sizes(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    per = draw(st.sampled_from([(1, 1), (1, 2), (3, 5), (5, 17), (2, 33)]))
+    spec = ConvSpec(sizes(1, 6), sizes(1, 3), sizes(1, 5), sizes(1, 3), sizes(-2, 3), sizes(1, 3), groups)
+    return spec, draw(st.integers(1, 3)), groups * per[0], groups * per[1]
+
+
+@pytest.mark.parametrize("isa", HERE, ids=lambda isa: isa.name)
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(found=problems(), kind=st.sampled_from(["float", "double"]))
+def test_any_spec(isa: Any, found: tuple[ConvSpec, int, int, int], kind: str) -> None:
+    check(*found, kind, isa)
