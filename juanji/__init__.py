@@ -15,6 +15,7 @@ from juanji.testing import check_grads
 if TYPE_CHECKING:
     from juanji import data, engine, interop, models, nn, optim, train
     from juanji.engine import compile
+    from juanji.engine.explain import explain_plan
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +24,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("importlib.metadata").version("juanji")
     if name == "compile":
         return importlib.import_module("juanji.engine").compile
+    if name == "explain_plan":
+        return importlib.import_module("juanji.engine.explain").explain_plan
     if name in ("data", "engine", "interop", "models", "nn", "optim", "train"):
         return importlib.import_module(f"juanji.{name}")
     raise AttributeError(f"module 'juanji' has no attribute {name!r}")

@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from juanji.cli.cache import cache
 from juanji.cli.evaluate import evaluate
 from juanji.cli.filter import filter_image
 from juanji.cli.models import models
 from juanji.cli.predict import predict
+from juanji.cli.profile import profile
 from juanji.cli.summary import summary
 from juanji.cli.train import train
 from juanji.errors import JuanjiError
@@ -23,7 +25,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "summary": summary,
     "models": models,
+    "profile": profile,
     "filter": filter_image,
+    "cache": cache,
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

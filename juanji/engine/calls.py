@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from juanji.engine.layout import Layout
-from juanji.kernels.fused import Code
+from juanji.kernels.fused import Code, lower_flag
 from juanji.kernels.isa import ISA
 from juanji.kernels.text import KINDS, Int, Text, Value, const, kernel_text
 
@@ -62,6 +63,7 @@ def parts(call: Call) -> list[tuple[int, int]]:
     return [(start, min(start + each, call.extent)) for start in range(0, call.extent, each)]
 
 
+@functools.cache
 def border_text(layout: Layout, isa: ISA) -> Code:
     """A kernel that zeroes the border of images; a task is one index of the first axis."""
     t, kind = kernel_text(isa.fused), KINDS[layout.dtype.name]
@@ -92,6 +94,7 @@ def zeros(t: Text, pointer: Value, start: Int, count: int, kind: str, isa: ISA) 
         t.store(const(0, kind, width), t.at(pointer, t.add(start, full), kind), t.first(count - full, width))
 
 
+@functools.cache
 def finite_text(kind: str, isa: ISA) -> str:
     """A kernel that zeroes the flag, argument 1, if a number among lo … hi of argument 0 is infinite or NaN."""
     t, width = kernel_text(isa.fused), isa.lanes(kind)
@@ -108,11 +111,7 @@ def finite_text(kind: str, isa: ISA) -> str:
     t.loop(lo, end, lambda i: add(i, None), width)
     rest = t.op("sub", hi, end)
     t.when(t.compare("sgt", rest, const(0, "i64")), lambda: add(end, t.first(rest, width)))
-    bad = t.compare("uno", t.get(total), t.get(total))
-    bits = t.value(f"bitcast {bad} to i{width}", f"i{width}")
-    t.when(
-        t.compare("ne", bits, Value("0", f"i{width}")), lambda: t.line(f"store atomic i8 0, {flag} monotonic, align 1")
-    )
+    lower_flag(t, t.get(total), flag)
     return str(t)
 
 

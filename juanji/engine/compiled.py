@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from juanji import recording, tree
+from juanji.engine import state
+from juanji.engine.door import Door, signature
 from juanji.errors import NonFiniteError
 from juanji.graph import Graph, is_array
 from juanji.kernels import isa as isas
 from juanji.tensor import Tensor, trace
+
+# Plans have one place for their arguments, and share cells: one is run at a time, whichever thread asks.
+RUNNING = threading.RLock()
 
 
 class Compiled:
@@ -26,23 +32,23 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.plans: dict[Any, list[tuple[Modes, Any]]] = {}
+        self.plans: dict[Any, list[tuple[Modes, Door, Any]]] = {}
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any) -> Any:
-        if os.environ.get("JUANJI_BACKEND") == "numpy" or recording.active():
+        if on_definitions():
             return self.function(*args)
-        plan, arrays = self.lookup(args)
-        plan.bind(arrays)
-        if not plan.run():
-            name = getattr(self, "__name__", "the function")
-            raise NonFiniteError(
-                "compile: a value is not finite, so the step was not taken",
-                received=f"{name}() gave NaN or infinity, or would have written it",
-                rule="parameters, statistics and the optimiser are still those before the step",
-                fix="a smaller learning rate, or look for the layer with JUANJI_BACKEND=numpy",
-            )
-        return plan.results()
+        with RUNNING:
+            plan = self.plan(*args)
+            if plan.run():
+                return plan.results()
+        name = getattr(self, "__name__", "the function")
+        raise NonFiniteError(
+            "compile: a value is not finite, so the step was not taken",
+            received=f"{name}() gave NaN or infinity, or would have written it",
+            rule="parameters, statistics and the optimiser are still those before the step",
+            fix="a smaller learning rate, or look for the layer with JUANJI_BACKEND=numpy",
+        )
 
     def plan(self, *args: Any) -> Any:
         """The plan for these arguments, with them put in: `plan.run()` does the work without copying."""
@@ -51,36 +57,61 @@ class Compiled:
         return plan
 
     def lookup(self, args: Any) -> tuple[Any, list[Any]]:
-        leaves = list(tree.leaves(args))
-        arrays = [x.array if isinstance(x, Tensor) else x for x in leaves if is_array(x)]
-        key = tuple((x.shape, x.dtype) if is_array(x) else (type(x), x if x.__hash__ else id(x)) for x in leaves)
-        known = self.plans.setdefault(key, [])
-        for modes, plan in known:
-            if modes.hold():
-                return plan, arrays
-        modes, plan = self.make(args)
-        known.append((modes, plan))
+        arrays = [x.array if isinstance(x, Tensor) else np.asarray(x) for x in tree.leaves(args) if is_array(x)]
+        door, plan = self.known(args)
+        door.check(arrays)
         return plan, arrays
 
-    def make(self, args: Any) -> tuple[Modes, Any]:
+    def known(self, args: Any) -> tuple[Door, Any]:
+        entries = self.plans.setdefault(signature(args), [])
+        for modes, door, plan in entries:
+            if modes.hold():
+                return door, plan
+        entries.append(self.make(args))
+        return entries[-1][1:]
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles make plans of their own."""
+        return type(self), (self.function,)
+
+    def make(self, args: Any) -> tuple[Modes, Door, Any]:
         from juanji.engine.plan import Plan
         from juanji.engine.planner import Planner
         from juanji.engine.simplify import simplify
 
         graph = trace(self.function, *args)
+        leave_homes(graph)
         isa = isas.current()
-        return Modes(graph), Plan(Planner(simplify(graph), isa).draft(), isa)
+        plan = Plan(Planner(simplify(graph), isa).draft(), isa)
+        return Modes(graph, plan), Door(graph), plan
+
+
+def leave_homes(graph: Graph) -> None:
+    """Forget the memory of cells that have got another dtype since."""
+    for cell in {**graph.cells, **graph.writes}:
+        if cell in state.HOMES and state.HOMES[cell].array.dtype != cell.dtype:
+            del state.HOMES[cell]
 
 
 class Modes:
-    """The modes of the modules that a graph called, training or not, as they were when it was traced."""
+    """What a plan depends on besides the arguments: the modes of the modules that were called, training or not, and
+    where the cells lie, which changes with their dtype."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, plan: Any) -> None:
         owners = {id(scope.owner): scope.owner for scope in graph.scopes}
         self.modes = [(owner, owner.training) for owner in owners.values() if hasattr(owner, "training")]
+        self.homes = [(cell, plan.homes[key]) for key, cell in plan.draft.homes.items()]
 
     def hold(self) -> bool:
-        return all(owner.training is mode for owner, mode in self.modes)
+        return all(owner.training is mode for owner, mode in self.modes) and all(
+            home.version == cell.version or (home.array.dtype == cell.dtype and state.HOMES.get(cell) is home)
+            for cell, home in self.homes
+        )
+
+
+def on_definitions() -> bool:
+    """Whether functions run as they are: by the user's wish, or inside a transform, which records what they do."""
+    return os.environ.get("JUANJI_BACKEND") == "numpy" or recording.active()
 
 
 def compile(function: Callable[..., Any]) -> Compiled:
@@ -98,7 +129,3 @@ def compile(function: Callable[..., Any]) -> Compiled:
     asks for one, and NonFiniteError, with nothing written to any cell, where a result is NaN or infinite.
     """
     return Compiled(function)
-
-
-def as_arrays(args: Any) -> list[Any]:
-    return [np.asarray(x) for x in tree.leaves(args) if is_array(x)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from juanji.engine.fuse import Unit
 from juanji.engine.layout import Layout
 from juanji.graph import PRIMITIVES, Node
 from juanji.kernels.contraction import BATCH
+from juanji.kernels.elements import dense
 from juanji.kernels.fused import Walk, Writer
 from juanji.kernels.isa import ISA
-from juanji.kernels.lowering import Place
+from juanji.kernels.lowering import Index, Indices, Lowering, Place
 from juanji.kernels.nest import ContractionKernel, build
 from juanji.kernels.products import Product
+from juanji.kernels.text import Int, Text, Value
+from juanji.kernels.tile import Place as At
 from juanji.tensor import Tensor
 
 
@@ -31,53 +35,112 @@ class Contractor:
     def calls(self, unit: Unit) -> tuple[list[Call], dict[Any, int]]:
         """The calls for a unit's node, and the bytes of the buffers between them."""
         node: Node = unit.node  # type: ignore[assignment]
-        product = node.record.lower["contraction"](node, self.places)
-        found = [
-            call for number, face in enumerate(product.contractions) for call in self.face(node, product, face, number)
-        ]
+        (y,) = node.outputs
+        places = self.places if unit.kept else {**self.places, id(y): Place(id(y), dense(y.shape))}
+        product = node.record.lower["contraction"](node, places)
+        found = [call for number in range(len(product.contractions)) for call in self.face(unit, product, number)]
         return found, self.sizes
 
-    def face(self, node: Node, product: Product, contraction: Any, number: int) -> Iterator[Call]:
-        kernel = build(contraction, self.isa)
+    def face(self, unit: Unit, product: Product, number: int) -> Iterator[Call]:
+        node: Node = unit.node  # type: ignore[assignment]
         (y,) = node.outputs
-        a, b, c = (self.places[id(x)].key for x in (product.a, product.b, y))
+        end = End(self, unit, product, number) if unit.walk else None
+        kernel = build(product.contractions[number], self.isa, epilogue=end)
+        a, b = (self.places[id(x)].key for x in (product.a, product.b))
+        c = self.places[id(unit.outputs[0])].key
         size = np.dtype(y.dtype).itemsize
         if kernel.pack:
             packed = ("packed", id(y), number)
             self.sizes[packed] = kernel.pack.size(product.batch) * size
             yield self.call(node, kernel.pack.text, (b, packed), kernel.pack.tasks(product.batch), 1, "pack")
             b = packed
-        chunks = kernel.chunks(product.batch)
-        target = c
-        if chunks > 1:
+        target, parts = c, kernel.parts(product.batch)
+        if parts:
             target = ("partial", id(y), number)
-            self.sizes[target] = chunks * kernel.partial * size
+            self.sizes[target] = kernel.chunks(product.batch) * kernel.partial * size
         slots: tuple[Any, ...] = (a, b, target)
         if has_batch(kernel):
             slots += (("count", product.batch),)
         if kernel.contraction.sums_batch:
             slots += (("count", kernel.chunk_length(product.batch)),)
+        if end:
+            slots = (*slots, *end.slots[len(slots) :])
         call = self.call(node, kernel.text, slots, kernel.tasks(product.batch), 2, node.name)
+        if end:
+            call.writes = frozenset(self.places[id(x)].key for x in unit.outputs)
+            call.reads = frozenset(keys_read(slots, call.writes))
+            call.what = "+".join([node.name, *(self.producers[id(x)].name for x in unit.outputs if x is not y)])
         call.products = products(kernel, product.batch)
         call.reason = str(kernel.schedule)
         yield call
-        if chunks > 1:
-            yield self.sum(node, target, chunks)
+        if parts:
+            yield self.sum(node, target, parts, kernel.part_strides)
 
     def call(self, node: Node, text: str, slots: tuple[Any, ...], tasks: int, output: int, what: str) -> Call:
         written = frozenset([slots[output]])
         reads = frozenset(keys_read(slots, written))
         return Call(text, slots, tasks, 1, reads, written, what, node.path)
 
-    def sum(self, node: Node, partial: Any, chunks: int) -> Call:
-        """Partial results added up."""
+    def sum(self, node: Node, partial: Any, counts: list[tuple[int, int]], strides: tuple[int, ...]) -> Call:
+        """Partial results added up: how many along each axis and how far apart; and the strides of each."""
         (y,) = node.outputs
-        parts = Tensor.spec((chunks, *y.shape), y.dtype)
-        total = Node(PRIMITIVES["sum"], (parts,), {"axes": (0,)}, (y,), node.path)
-        places = {**self.places, id(parts): Place(partial, Layout(parts.shape, parts.dtype).strides)}
-        writer = Writer(Walk(parts.shape, sums=[total], axes=(0,)), self.isa, places, {id(y): total})
+        sizes, steps = zip(*counts, strict=True)
+        axes = tuple(range(len(counts)))
+        parts = Tensor.spec((*sizes, *y.shape), y.dtype)
+        total = Node(PRIMITIVES["sum"], (parts,), {"axes": axes}, (y,), node.path)
+        places = {**self.places, id(parts): Place(partial, (*steps, *(strides or Layout(y.shape, y.dtype).strides)))}
+        writer = Writer(Walk(parts.shape, sums=[total], axes=axes), self.isa, places, {id(y): total})
         code = writer.code()
         return Call.of(code, [partial], [self.places[id(y)].key], "sum of parts", node.path)
+
+
+class End:
+    """What becomes of a contraction's results: the elements of a walk, computed while the sums are in registers."""
+
+    def __init__(self, contractor: Contractor, unit: Unit, product: Product, number: int) -> None:
+        self.contractor, self.unit = contractor, unit
+        self.grid, self.contraction = product.grids[number], product.contractions[number]
+        dims = (*self.contraction.outer, *self.contraction.rows, *self.contraction.reduce)
+        # The arguments that the contraction itself has: A, B, C and the batch.
+        self.slots: list[Any] = [None] * (4 if any(d.size == BATCH for d in dims) else 3)
+        self.lowering: Lowering | None = None
+
+    def __call__(self, t: Text, place: At, sums: Value, mask: Value | None) -> None:
+        if self.lowering is None:
+            owner = self.contractor
+            self.lowering = Lowering(owner.isa, owner.places, owner.producers, self.slots, t)
+            self.lowering.making = {id(x) for x in self.unit.walk.outputs}  # type: ignore[union-attr]
+            self.slots = self.lowering.slots
+        code, (y,) = self.lowering, self.unit.node.outputs  # type: ignore[union-attr]
+        code.lanes, code.mask, code.active = sums.lanes, mask, sums.lanes
+        with code.scope():
+            at = self.index(code, place, y)
+            code.scopes[-1][id(y), at, mask] = sums
+            if self.unit.kept:
+                code.store(y, at, sums)
+            values = [(x, code.value(x, at)) for x in self.unit.walk.stores]  # type: ignore[union-attr]
+            for x, value in values:
+                code.store(x, at, value)
+
+    def index(self, code: Lowering, place: At, y: Tensor) -> Indices:
+        """The index in the output of the first of a vector's lanes."""
+        count = len(self.grid)
+        rows = [
+            code.times(known(code, i), step).shifted(first)
+            for i, (first, step) in zip(place.rows[:count], self.grid, strict=True)
+        ]
+        outer = [known(code, i) for i in place.outer]
+        lane = replace(known(code, place.lane), lane=1)
+        if self.unit.node.name == "matmul":  # type: ignore[union-attr]
+            return (*outer, *rows, lane)
+        # A convolution's outer dimensions are the images and, unless each channel is one, the groups.
+        groups = self.contraction.outer[1:]
+        lane = code.plus(lane, outer[1].scaled(groups[0].c)) if groups else lane
+        return (outer[0], *rows, lane)
+
+
+def known(code: Lowering, i: Int) -> Index:
+    return Index(i) if isinstance(i, int) else code.place_of(i)
 
 
 def has_batch(kernel: ContractionKernel) -> bool:

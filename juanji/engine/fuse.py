@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from juanji.engine.simplify import Program, number
 from juanji.graph import Node
+from juanji.kernels.elements import pointwise
 from juanji.kernels.fused import Walk
+from juanji.kernels.windows import searches
 from juanji.tensor import Tensor
 
 VIEWS = ("reshape", "transpose", "slice", "flip", "broadcast_to")
@@ -26,22 +28,25 @@ SEARCHED = {"window_argmax", "window_gather", "window_sum", "window_spread", "wi
 COSTS = {"div": 4, "sqrt": 4, "power": 4} | dict.fromkeys(
     ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "sigmoid", "softplus", "erf", "pow"), 12
 )
+ENDED = ("conv", "conv_input_grad", "matmul")
 SMALL = 4096
 
 
 @dataclass(eq=False)
 class Unit:
-    """One kernel. `walk` says what it computes, or `node` does; a contraction may have both, the walk for its end."""
+    """One kernel. `walk` says what it computes, or `node` does. A contraction may have both: then the walk is what
+    becomes of its results, and they themselves are stored only if they are `kept`."""
 
     number: int
     walk: Walk | None = None
     node: Node | None = None
+    kept: bool = True
     reads: dict[int, Tensor] = field(default_factory=dict)
     before: int = 0
 
     @property
     def outputs(self) -> list[Tensor]:
-        own = list(self.node.outputs) if self.node else []
+        own = list(self.node.outputs) if self.node and self.kept else []
         return [*own, *(self.walk.outputs if self.walk else [])]
 
     @property
@@ -154,11 +159,9 @@ class Fuser:
         return sum(0 if node.name in VIEWS else COSTS.get(node.name, 1) for node in self.inline(x))
 
     def leaves(self, x: Tensor) -> list[Tensor]:
-        """The stored tensors that computing x reads."""
-        if self.is_stored(x):
-            return [x]
-        found = {id(y): y for node in self.inline(x) for y in node.inputs if self.is_stored(y)}
-        return [y for y in found.values() if not self.is_number(y)]
+        """The stored tensors that computing x reads; constants that are plain numbers stand in the kernel instead."""
+        inputs = [x] if self.is_stored(x) else [y for node in self.inline(x) for y in node.inputs]
+        return list({id(y): y for y in inputs if self.is_stored(y) and not self.is_number(y)}.values())
 
     def is_number(self, x: Tensor) -> bool:
         """Whether x is a constant whose elements are all the same."""
@@ -168,7 +171,10 @@ class Fuser:
 
     def sources(self, node: Node) -> list[Tensor]:
         """The stored tensors that a node's elements are computed from."""
-        return list({id(y): y for x in node.inputs for y in self.leaves(x)}.values())
+        found = {id(y): y for x in node.inputs for y in self.leaves(x)}
+        if self.kinds[id(node)] != "element":  # which reads numbers from memory too
+            found.update((id(x), x) for x in node.inputs if self.is_number(x))
+        return list(found.values())
 
     # Units
 
@@ -218,13 +224,7 @@ class Fuser:
 
     def fits(self, unit: Unit, other: Unit) -> bool:
         """Whether a walk can be part of another: over the same elements, and with nothing between them."""
-        a, b = unit.walk, other.walk
-        if a is None or b is None or other.node is not None or a.shape != b.shape:
-            return False
-        if a.axes and b.axes and a.axes != b.axes:
-            return False
-        axes = a.axes or b.axes
-        if a.axes != b.axes and not shared_well(a.shape, axes):
+        if unit.walk is None or not (self.finishes(unit, other) if other.node else self.same_walk(unit, other)):
             return False
         bit = 1 << other.number
         between = (self.bits(x) for x in unit.reads.values() if self.owner.get(id(x)) is not other)
@@ -232,34 +232,45 @@ class Fuser:
             return False
         return all(self.same_place(unit, x) for x in other.outputs if id(x) in unit.reads)
 
+    def same_walk(self, unit: Unit, other: Unit) -> bool:
+        """Whether two walks are over the same elements, with the same sums or few enough to share one."""
+        a, b = unit.walk, other.walk
+        if a is None or b is None or a.shape != b.shape or (a.axes and b.axes and a.axes != b.axes):
+            return False
+        return a.axes == b.axes or shared_well(a.shape, a.axes or b.axes)
+
+    def finishes(self, unit: Unit, other: Unit) -> bool:
+        """Whether a walk can be the end of a contraction: it wants each result once it is there."""
+        node = other.node
+        if node is None or node.name not in ENDED or unit.walk is None or unit.walk.axes:
+            return False
+        (y,) = node.outputs
+        return y.shape == unit.walk.shape and id(y) in unit.reads
+
     def same_place(self, unit: Unit, x: Tensor) -> bool:
         """Whether a walk reads x only where it stands itself."""
         if x.shape != unit.walk.shape:  # type: ignore[union-attr]
             return False
-        todo = [y for node in self.roots(unit) for y in node.inputs]
+        todo = [self.producers[id(y)] for y in unit.walk.outputs]  # type: ignore[union-attr]
         while todo:
-            y = todo.pop()
-            if y is x or self.is_stored(y):
-                continue
-            node = self.producers[id(y)]
-            if node.record.lower["element"].__name__ != "pointwise":
-                if any(x is leaf for leaf in self.leaves_of(node)):
-                    return False
-                continue
-            todo.extend(node.inputs)
-        return all(self.is_plain(node) for node in self.roots(unit))
+            node = todo.pop()
+            here = self.read_here(node)
+            elsewhere = [y for y in node.inputs if not any(y is other for other in here)]
+            if any(x is leaf for y in elsewhere for leaf in self.leaves(y)):
+                return False
+            todo += [self.producers[id(y)] for y in here if y is not x and not self.is_stored(y)]
+        return True
 
-    def roots(self, unit: Unit) -> list[Node]:
-        return [self.producers[id(x)] for x in unit.walk.outputs]  # type: ignore[union-attr]
-
-    def leaves_of(self, node: Node) -> Iterable[Tensor]:
-        return [y for x in node.inputs for y in self.leaves(x)]
-
-    def is_plain(self, node: Node) -> bool:
-        """Whether a node's element needs its inputs at the same place only."""
-        return node.name == "sum" or node.record.lower["element"].__name__ == "pointwise"
+    def read_here(self, node: Node) -> tuple[Tensor, ...]:
+        """The inputs of which a node's element needs the element at the same place only."""
+        if node.name == "sum" or node.record.lower["element"] is pointwise:
+            return node.inputs
+        if node.name == "window_gather" and searches(node, self.producers):
+            return node.inputs[1:]
+        return ()
 
     def merge(self, unit: Unit, target: Unit) -> None:
+        target.walk = target.walk or Walk(unit.walk.shape)  # type: ignore[union-attr]
         walk, into = unit.walk, target.walk
         into.stores += walk.stores  # type: ignore[union-attr]
         into.sums += walk.sums  # type: ignore[union-attr]
@@ -277,7 +288,12 @@ class Fuser:
         wanted = {id(self.root(x)) for x in self.program.wanted}
         read = Counter(key for unit in self.units for key in unit.reads)
         for unit in self.units:
-            if unit.walk and len(unit.walk.outputs) > 1:
+            if unit.node and unit.walk:
+                (y,) = unit.node.outputs
+                unit.kept = id(y) in wanted or read[id(y)] > 0
+                if not unit.kept:
+                    self.stored.discard(id(y))
+            if unit.walk and len(unit.outputs) > 1:
                 kept = [x for x in unit.walk.stores if id(x) in wanted or read[id(x)]]
                 self.stored.difference_update(id(x) for x in unit.walk.stores)
                 self.stored.update(map(id, kept))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,20 +32,23 @@ class Plan:
         self.draft, self.isa = draft, isa
         self.calls = draft.calls
         levelled(self.calls)
+        self.prepared = preparations(draft)
         self.offsets, self.peak = arranged(self.calls, draft.sizes, self.lasting())
         self.arena = platform.allocate(max(self.peak, 1))
         self.flag = state.aligned((1,), np.dtype(np.uint8))
         self.homes = {key: state.home(cell) for key, cell in draft.homes.items()}
         self.fill_constants()
         self.inputs = [self.view(x) for x in draft.program.inputs]
-        self.table, self.counts = self.tabulate()
-        self.fresh = True
+        self.first = self.tabulate([call for call in self.calls if call in self.prepared])
+        self.table = self.tabulate([call for call in self.calls if call not in self.prepared])
+        self.versions: list[int] | None = None
 
     def lasting(self) -> set[Any]:
-        """Buffers that nothing else may use: inputs, outputs, constants, and what is computed from cells once."""
+        """Buffers that nothing else may use: inputs, outputs, constants, and what is computed ahead of all steps."""
         program = self.draft.program
         outputs = {place.key for x in program.outputs if (place := self.draft.places.get(id(x)))}
-        return {*map(id, program.inputs), *self.draft.constants, *outputs}
+        ahead = {key for call in self.prepared for key in call.writes}
+        return {*map(id, program.inputs), *self.draft.constants, *outputs, *ahead}
 
     # Memory
 
@@ -85,23 +89,25 @@ class Plan:
 
     # The table
 
-    def tabulate(self) -> tuple[threads.Table, int]:
-        calls = sorted(self.calls, key=lambda call: call.level)
+    def tabulate(self, calls: list[Call]) -> threads.Table:
+        calls = sorted(calls, key=lambda call: call.level)
         codes = machine.addresses([call.text for call in calls], self.isa)
         words = [self.address(slot) for call in calls for slot in call.slots]
-        self.arguments = np.array(words or [0], np.int64)
+        arguments = np.array(words or [0], np.int64)
         entries: list[tuple[int, ...]] = []
         phases: list[list[int]] = []
         slot = 0
         for place, (call, code) in enumerate(zip(calls, codes, strict=True)):
             if place == 0 or call.level != calls[place - 1].level:
                 phases.append([len(entries), len(entries)])
-            at = self.arguments.ctypes.data + 8 * slot
+            at = arguments.ctypes.data + 8 * slot
             entries += [(code, at, start, end) for start, end in parts(call)]
             slot += len(call.slots)
             phases[-1][1] = len(entries)
         kept = [phase for phase in phases if phase[1] > phase[0]]
-        return threads.Table(entries, kept), len(entries)
+        table = threads.Table(entries, kept)
+        self.keep = (*getattr(self, "keep", ()), arguments)
+        return table
 
     # Running
 
@@ -113,17 +119,22 @@ class Plan:
     def run(self) -> bool:
         """One step. Cells that changed outside are brought in first; False if a value was not finite, and then nothing
         was written to any cell."""
-        cells = self.draft.homes
+        cells, pool = self.draft.homes, threads.pool()
         for key, home in self.homes.items():
             if home.version != cells[key].version:
                 state.bring(cells[key], home)
+        versions = [home.version for home in self.homes.values()] if len(self.first.phases) else None
+        if versions is not None and versions != self.versions:
+            pool.run(self.first)
+            self.versions = versions
         self.flag[0] = 1
-        threads.pool().run(self.table)
-        if not self.flag[0]:
-            return False
-        for cell in self.draft.commits:
-            state.written(cell, state.HOMES[cell])
-        return True
+        try:
+            pool.run(self.table)
+        finally:  # Ctrl-C is raised when the step is done, and the cells have to know of it
+            if self.flag[0]:
+                for cell in self.draft.commits:
+                    state.written(cell, state.HOMES[cell])
+        return bool(self.flag[0])
 
     def results(self) -> Any:
         """What the function returned, copied out."""
@@ -148,6 +159,27 @@ class Plan:
         for call in sorted(self.calls, key=lambda call: call.level):
             rows.append((str(call.level), call.path, call.what, str(len(parts(call))), call.reason))
         return "\n".join([*aligned(rows), f"memory {self.memory() / 1e6:.1f} MB"])
+
+
+def preparations(draft: Draft) -> set[Call]:
+    """The calls whose results are the same at every step: they read constants and cells that nobody writes."""
+    written = {key for call in draft.calls if call.commits for key in call.writes}
+    steady = {key for key in draft.homes if key not in written} | set(draft.constants)
+    writers: dict[Any, list[Call]] = defaultdict(list)
+    for call in draft.calls:
+        for key in call.writes:
+            writers[key].append(call)
+    found: set[Call] = set()
+    for call in sorted(draft.calls, key=lambda call: call.level):
+        if not call.reads or not call.reads <= steady or call.commits or FLAG in call.writes:
+            continue
+        found.add(call)
+        for key in call.writes:
+            # Borders, which read nothing, are zeroed along with what they surround.
+            if all(other in found or not other.reads for other in writers[key]):
+                steady.add(key)
+                found.update(writers[key])
+    return found
 
 
 def arranged(calls: Iterable[Call], sizes: dict[Any, int], lasting: set[Any]) -> tuple[dict[Any, int], int]:

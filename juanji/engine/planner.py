@@ -11,7 +11,7 @@ from typing import Any
 from juanji.engine import layout
 from juanji.engine.calls import FLAG, Call, border_text, finite_text, keys_read
 from juanji.engine.contract import Contractor
-from juanji.engine.fuse import Fuser, Unit
+from juanji.engine.fuse import VIEWS, Fuser, Unit
 from juanji.engine.layout import Border, Layout
 from juanji.engine.simplify import Program
 from juanji.graph import PRIMITIVES, Node
@@ -69,7 +69,7 @@ class Planner:
         for unit in self.units:
             yield from unit.outputs
             for x in unit.reads.values():
-                if x.has_value and (unit.node is not None or not self.fuser.is_number(x)):
+                if x.has_value:
                     self.constants[id(x)] = x
                     yield x
 
@@ -92,7 +92,8 @@ class Planner:
         settled: dict[int, int] = {}
         for unit in self.units:
             own = [id(x) for x in unit.outputs]
-            alone = unit.node is None and all(key in candidates and key in once for key in own)
+            walk = None if unit.node else unit.walk
+            alone = walk and not walk.sums and all(key in candidates and key in once for key in own)
             if alone and not read.intersection(own) and self.updates_in_place(unit, candidates):
                 settled.update((key, id(self.program.cells[candidates[key]])) for key in own)
         self.break_cycles(settled)
@@ -136,21 +137,23 @@ class Planner:
             list(self.program.writes), self.guarded,
         )  # fmt: skip
 
-    def add(self, unit: Unit, guard: bool = False) -> None:
+    def add(self, unit: Unit) -> None:
         if unit.node is not None:
             self.add_node(unit)
             return
-        walk = unit.walk
-        writer = Writer(walk, self.isa, self.places, self.program.producers)  # type: ignore[arg-type]
-        code = writer.code(FLAG if guard else None)
-        writes = [self.key(id(x)) for x in unit.outputs]
-        first = self.program.producers[id(unit.outputs[0])]
-        names = list(dict.fromkeys(self.program.producers[id(x)].name for x in unit.outputs))
-        call = Call.of(code, self.read_keys(unit, code.slots, writes), writes, "+".join(names), first.path)
-        call.commits = any(id(x) in self.settled for x in unit.outputs)
+        writer = Writer(unit.walk, self.isa, self.places, self.program.producers)  # type: ignore[arg-type]
+        self.add_walk(unit, writer, [id(x) for x in unit.outputs])
+
+    def add_walk(self, unit: Unit, writer: Writer, writes: list[Any]) -> None:
+        code = writer.code()
+        made = [self.program.producers[id(x)] for x in unit.outputs]
+        what = "try" if writer.tries else "+".join(dict.fromkeys(node.name for node in made))
+        call = Call.of(code, self.read_keys(code.slots, writes), writes, what, made[0].path)
+        call.commits = not writer.tries and any(id(x) in self.settled for x in unit.outputs)
         self.calls.append(call)
 
-    def read_keys(self, unit: Unit, slots: Any, writes: Any) -> set[Any]:
+    def read_keys(self, slots: Any, writes: Any) -> set[Any]:
+        """The buffers among a call's arguments that it reads: a cell may be read and written by the same call."""
         return keys_read(slots, ()) - (set(writes) - set(self.homes))
 
     def add_node(self, unit: Unit) -> None:
@@ -178,21 +181,24 @@ class Planner:
     # The guard: cells are written only if everything that goes into them is finite
 
     def add_commits(self, commits: list[Unit]) -> None:
-        self.guarded = False
+        """First everything that would be written is tried; it is written if all of it, and the outputs, are finite."""
         copies = [(x, cell) for x, cell in self.copies if self.program.cells.get(cell) is not x]
-        fresh = {id(x): x for unit in commits for x in unit.reads.values()}
-        fresh.update((id(self.fuser.root(x)), self.fuser.root(x)) for x, _ in copies)
-        fresh.update((id(self.fuser.root(x)), self.fuser.root(x)) for x in self.program.outputs)
-        watched = [
-            x for x in fresh.values()
+        sources = [self.fuser.root(x) for x in (*(x for x, _ in copies), *self.program.outputs)]
+        watched = {
+            id(x): x
+            for x in sources
             if x.is_floating and id(x) in self.layouts and id(x) not in self.homes and id(x) not in self.constants
-        ]  # fmt: skip
-        self.guarded = bool(commits or copies) and bool(watched)
-        if self.guarded:
-            for x in watched:
-                self.watch(x)
+        }
+        self.guarded = bool(commits or copies)
+        if not self.guarded:
+            return
+        for x in watched.values():
+            self.watch(x)
         for unit in commits:
-            self.add(unit, self.guarded)
+            parts = (unit.walk, self.isa, self.places, self.program.producers, FLAG)
+            if any(x.is_floating for x in unit.outputs):
+                self.add_walk(unit, Writer(*parts, tries=True), [FLAG])  # type: ignore[arg-type]
+            self.add_walk(unit, Writer(*parts), [self.key(id(x)) for x in unit.outputs])  # type: ignore[arg-type]
         for x, cell in copies:
             self.copy(x, cell)
 
@@ -226,8 +232,7 @@ class Planner:
         node = Node(PRIMITIVES["identity"], (x,), {}, (result,), "")
         places = {**self.places, id(result): self.places[id(target)]}
         producers = {**self.program.producers, id(result): node}
-        writer = Writer(Walk(x.shape, stores=[result]), self.isa, places, producers)
-        code = writer.code(FLAG if self.guarded else None)
+        code = Writer(Walk(x.shape, stores=[result]), self.isa, places, producers, FLAG).code()
         writes = [id(target)]
         call = Call.of(code, keys_read(code.slots, writes), writes, "copy", cell.path)
         call.commits = True
@@ -235,20 +240,35 @@ class Planner:
 
 
 def copy_cells(program: Program) -> None:
-    """Give convolutions of a cell's own value a copy of it, which can have a border."""
+    """Put copies where a cell's own value would not do.
+
+    A convolution needs one that can have a border; and where a cell is to get another's old value, that may be gone.
+    """
     cells = {id(x) for x in program.cells.values()}
-    for position, node in enumerate(list(program.nodes)):
+    for cell, x in program.writes.items():
+        root = x
+        while id(root) in program.producers and program.producers[id(root)].name in VIEWS:
+            (root,) = program.producers[id(root)].inputs
+        if id(root) in cells and x is not program.cells.get(cell):
+            program.writes[cell] = copied(program, x, len(program.nodes))
+    for node in list(program.nodes):
         place = FACES.get(node.name, -1)
         if place < 0 or id(node.inputs[place]) not in cells:
             continue
         x = node.inputs[place]
-        copy = Node(PRIMITIVES["identity"], (x,), {}, (Tensor.spec(x.shape, x.dtype),), node.path)
-        inputs = tuple(copy.outputs[0] if i == place else y for i, y in enumerate(node.inputs))
+        x = copied(program, x, 0)
+        inputs = tuple(x if i == place else y for i, y in enumerate(node.inputs))
         changed = Node(node.record, inputs, node.attrs, node.outputs, node.path)
-        program.nodes[position] = changed
-        program.nodes.insert(0, copy)
-        program.producers[id(copy.outputs[0])] = copy
+        program.nodes[program.nodes.index(node)] = changed
         program.producers.update((id(y), changed) for y in node.outputs)
+
+
+def copied(program: Program, x: Tensor, position: int) -> Tensor:
+    """A copy of x, made at a position among the nodes."""
+    copy = Node(PRIMITIVES["identity"], (x,), {}, (Tensor.spec(x.shape, x.dtype),), "")
+    program.nodes.insert(position, copy)
+    program.producers[id(copy.outputs[0])] = copy
+    return copy.outputs[0]
 
 
 def find_borders(program: Program) -> dict[int, Border]:

@@ -34,6 +34,10 @@ class Contraction:
     a0, b0, c0  where the first elements lie
 
     One dimension of outer, the first of rows, or the first of reduce may be `BATCH`.
+
+    scattered  the same sums added up in memory, where that can be done
+
+    Only in a scattered one do dimensions of the sum, the first ones, move C.
     """
 
     outer: tuple[Dim, ...]
@@ -44,6 +48,12 @@ class Contraction:
     a0: int = 0
     b0: int = 0
     c0: int = 0
+    scattered: Scattered | None = None
+
+    @property
+    def passes(self) -> int:
+        """How many dimensions of the sum move C."""
+        return sum(d.c != 0 for d in self.reduce)
 
     @property
     def sums_batch(self) -> bool:
@@ -72,6 +82,21 @@ class Contraction:
     def simplified(self, *, keep_rows: bool = False) -> Contraction:
         """The same sums with as few dimensions as there can be. Rows that an epilogue asks about are kept."""
         return replace(self, rows=self.rows if keep_rows else merged(self.rows), reduce=merged(self.reduce))
+
+
+@dataclass(frozen=True)
+class Scattered:
+    """A contraction whose C is scratch memory of one outer index, which is zero at first and added to.
+
+    contraction  its offsets in A and B come on top of those of the contraction that it stands for
+    size    elements of the scratch memory
+    start   where in it the first row lies, and by how much each dimension of rows `steps`
+    """
+
+    contraction: Contraction
+    size: int
+    start: int
+    steps: tuple[int, ...]
 
 
 def merged(dims: Sequence[Dim]) -> tuple[Dim, ...]:

@@ -12,10 +12,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from juanji.kernels.contraction import BATCH, Contraction, Dim
+from juanji.kernels.contraction import BATCH, Contraction, Dim, Scattered
+from juanji.kernels.text import SIZES
 from juanji.ops.convspec import ConvSpec
 
 Strides = Sequence[int]
+SCRATCH = 32 << 10  # bytes on the stack of a thread
 
 
 def border(face: str, spec: ConvSpec) -> list[tuple[int, int]]:
@@ -122,7 +124,44 @@ def sector_grad(
     if depthwise(spec, cin, cout):
         return Contraction((image,), rows, Dim(cin, 1, 1, 1), taps, kind, a0, b0, c0)
     group = Dim(spec.groups, a=co, b=co, c=ci)
-    return Contraction((image, group), rows, Dim(ci, 0, cout, 1), (*taps, Dim(co, a=1, b=1)), kind, a0, b0, c0)
+    other = scattered(spec, cin, cout, g_strides, kind, (a0, b0)) if scatters(spec, cin, kind) else None
+    lanes, reduce = Dim(ci, 0, cout, 1), (*taps, Dim(co, a=1, b=1))
+    return Contraction((image, group), rows, lanes, reduce, kind, a0, b0, c0, other)
+
+
+def reached(spec: ConvSpec) -> list[int]:
+    """The size of the images that the taps reach, with what they reach outside."""
+    axes = zip(spec.output, spec.kernel, spec.dilation, spec.input, spec.low, strict=True)
+    return [max(n + (k - 1) * d, x + low) for n, k, d, x, low in axes]
+
+
+def scatters(spec: ConvSpec, cin: int, kind: str) -> bool:
+    """Whether a gradient by the input can be added up in memory: an image is small, and taps of the last axis lie
+    together."""
+    plain = {spec.groups, spec.dilation[-1], *spec.stride} == {1} and 0 not in spec.output
+    return plain and min(spec.low) >= 0 and cin * math.prod(reached(spec)) * SIZES[kind] <= SCRATCH
+
+
+def scattered(
+    spec: ConvSpec, cin: int, cout: int, g_strides: Strides, kind: str, offsets: tuple[int, int]
+) -> Scattered:
+    """The gradient by the input, added up in memory: taps of the last axis and channels are lanes.
+
+    Windows of one tile must not overlap, so pixels of the last axis are taken some apart, and the others later.
+    """
+    (gn, *gs), ws = g_strides, weight_steps(spec, cin, cout)
+    sizes, (*outputs, wide) = reached(spec), spec.output
+    xs = [cin * math.prod(sizes[axis + 1 :]) for axis in range(spec.rank)]
+    apart = next(n for n in range(1, wide + 1) if wide % n == 0 and (n >= spec.kernel[-1] or n == wide))
+    rows = [Dim(n, a=g, c=x) for n, g, x in zip(outputs, gs, xs, strict=False)]
+    rows.append(Dim(wide // apart, a=apart * gs[-1], c=apart * xs[-1]))
+    taps = [Dim(k, b=w, c=d * x) for k, w, d, x in zip(spec.kernel[:-1], ws, spec.dilation, xs, strict=False)]
+    reduce = (Dim(apart, a=gs[-1], c=xs[-1]), *taps, Dim(cout, a=1, b=1))
+    lanes = Dim(spec.kernel[-1] * cin, 0, cout, 1)
+    a0, b0 = (-offset for offset in offsets)
+    contraction = Contraction((Dim(BATCH, a=gn),), tuple(rows), lanes, reduce, kind, a0, b0)
+    start = sum(low * x for low, x in zip(spec.low, xs, strict=True))
+    return Scattered(contraction, cin * math.prod(sizes), start, tuple(xs))
 
 
 def weight_grad(

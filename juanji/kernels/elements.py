@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,13 @@ def wrapped(code: Lowering, numbers: Tensor, at: Indices, size: int) -> Index:
     if numbers.dtype.kind == "i":
         below = t.compare("slt", number, const(0, "i64", number.lanes))
         number = t.select(below, t.op("add nsw", number, const(size, "i64", number.lanes)), number)
-    return code.place_of(number, 0, size - 1)
+    return held(code, number, size)
+
+
+def held(code: Lowering, number: Value, size: int) -> Index:
+    """A computed number as an index. One that points outside means some element, never memory of others."""
+    first, last = (const(end, "i64", number.lanes) for end in (0, size - 1))
+    return code.place_of(code.text.call("smax", code.text.call("smin", number, last), first), 0, size - 1)
 
 
 def wide(code: Lowering, tensor: Tensor, number: Value) -> Value:
@@ -198,7 +205,7 @@ def along(at: Indices, axes: Sequence[int], inner: Sequence[Index], ndim: int, k
     return tuple(inner[list(axes).index(a)] if a in axes else next(outer) for a in range(ndim))
 
 
-def lowest(dtype: np.dtype) -> Value:  # type: ignore[type-arg]
+def lowest(dtype: np.dtype[Any]) -> Value:
     value = -math.inf if dtype.kind == "f" else np.iinfo(dtype).min
     return const(value, KINDS[dtype.name])
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from juanji.graph import Node
 from juanji.kernels.elements import zero
 from juanji.kernels.isa import ISA
 from juanji.kernels.lowering import ZERO, Index, Indices, Lowering, Place
-from juanji.kernels.text import Value
+from juanji.kernels.text import KINDS, Text, Value, const
 from juanji.tensor import Tensor
 
 TOGETHER = 4
@@ -53,6 +53,39 @@ class Code:
     step: int = 1
 
 
+WRITTEN: dict[Any, tuple[Code, list[Any]]] = {}
+
+
+class Signature:
+    """What a walk does, apart from which buffers it does it with: `parts`, and those in the order they are met."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer, self.making = writer, {id(x) for x in writer.walk.outputs}
+        self.keys: dict[Any, None] = {}
+        self.seen: dict[int, int] = {}
+        outputs = writer.walk.outputs
+        self.parts = (*(self.of(x) for x in outputs), *(self.place(writer.places[id(x)]) for x in outputs))
+
+    def place(self, place: Place) -> Any:
+        self.keys.setdefault(place.key)
+        return list(self.keys).index(place.key), place.strides, place.offset
+
+    def of(self, x: Tensor) -> Any:
+        """How x is computed, down to what is loaded."""
+        if id(x) in self.seen:
+            return self.seen[id(x)]
+        self.seen[id(x)] = len(self.seen)
+        if id(x) in self.writer.places and id(x) not in self.making:
+            return (x.shape, x.dtype.name, *self.place(self.writer.places[id(x)]))
+        if x.has_value:
+            return (x.shape, x.dtype.name, x.array[(0,) * x.ndim].item())
+        node = self.writer.producers[id(x)]
+        lower = node.record.lower
+        known = str(lower["known"](node, self.writer.producers)) if "known" in lower else ""
+        attrs = tuple((name, str(value)) for name, value in node.attrs.items())
+        return (node.name, known, attrs, x.shape, x.dtype.name, *map(self.of, node.inputs))
+
+
 @dataclass(frozen=True)
 class Axis:
     """Neighbouring axes walked as one."""
@@ -63,14 +96,33 @@ class Axis:
 
 
 class Writer:
-    """The walk's text, written once to learn what it touches and once more with merged axes."""
+    """The walk's text, written once to learn what it touches and once more with merged axes.
 
-    def __init__(self, walk: Walk, isa: ISA, places: Mapping[int, Place], producers: Mapping[int, Node]) -> None:
+    tries  whether nothing is stored: the kernel only zeroes a flag, a buffer of one byte, if anything that would be is
+           infinite or NaN
+    flag   the key of the flag; a kernel that stores does nothing where it is zero. None for one that always stores
+    """
+
+    def __init__(
+        self,
+        walk: Walk,
+        isa: ISA,
+        places: Mapping[int, Place],
+        producers: Mapping[int, Node],
+        flag: Any = None,
+        tries: bool = False,
+    ) -> None:
         self.walk, self.isa, self.places, self.producers = walk, isa, places, producers
+        self.flag, self.tries = flag, tries
+        self.trials: dict[str, Value] = {}
 
     def lowering(self) -> Lowering:
         lowering = Lowering(self.isa, self.places, self.producers)
         lowering.making = {id(x) for x in self.walk.outputs}
+        kinds = {KINDS[x.dtype.name] for x in self.walk.stores if x.is_floating and self.tries}
+        # Before all loops: what a loop that is not entered would have set up is missing after it.
+        zeros = (const(0, kind, self.isa.lanes()) for kind in sorted(kinds))
+        self.trials = {each.kind: lowering.text.variable(each) for each in zeros}
         return lowering
 
     def axes(self) -> list[Axis]:
@@ -84,6 +136,8 @@ class Writer:
         for axis in single:
             at[axis.members[0]] = lowering.counter(Value(f"%axis{axis.members[0]}", "i64"), 0, axis.size - 1)
         self.visit(lowering, tuple(at))
+        for node in walk.sums:
+            lowering.address(node.outputs[0], self.kept(tuple(at)))
         merged = single[:1]
         for axis in single[1:]:
             if mergeable(lowering, merged[-1], axis):
@@ -96,28 +150,65 @@ class Writer:
         """Store what is stored at an index, and give the terms of the sums."""
         values = [(x, lowering.value(x, at)) for x in self.walk.stores]
         for x, value in values:
-            lowering.store(x, at, value)
+            if not self.tries:
+                lowering.store(x, at, value)
+            elif value.is_float:
+                self.tried(lowering, value)
         terms = [lowering.value(node.inputs[0], at) for node in self.walk.sums]
         return terms
 
     def kept(self, at: Indices) -> Indices:
         return tuple(i for a, i in enumerate(at) if a not in self.walk.axes)
 
-    def code(self, flag: Any = None) -> Code:
-        """The kernel; with a flag, a buffer of one byte, it does nothing where that is zero."""
+    def tried(self, lowering: Lowering, x: Value) -> None:
+        """Remember whether x is finite: x·0 is 0 for finite x, NaN for all others, and stays so in a sum."""
+        t, width = lowering.text, self.isa.lanes()
+        x = x if x.lanes == width else t.splat(x, width)
+        x = x if lowering.mask is None else t.select(lowering.mask, x, const(0, x.kind, width))
+        total = self.trials[x.kind]
+        t.set(total, t.fma(x, const(0, x.kind, width), t.get(total)))
+
+    def code(self) -> Code:
+        """The kernel. Walks that do the same with other buffers share one text, which is written once."""
+        signature = Signature(self)
+        key = (self.isa, self.walk.shape, self.walk.axes, self.flag, self.tries, *signature.parts)
+        if key not in WRITTEN:
+            WRITTEN[key] = self.written(), list(signature.keys)
+        code, keys = WRITTEN[key]
+        now = dict(zip(keys, signature.keys, strict=True))
+        return replace(code, slots=tuple(now.get(slot, slot) for slot in code.slots))
+
+    def written(self) -> Code:
         axes = self.axes()
         lowering = self.lowering()
-        kind = Summing if self.walk.axes else Mapped
-        if flag is None:
-            return kind(self, lowering, axes).code()
+        if self.flag is not None and not self.tries:
+            self.return_unless_set(lowering)
+        extent, grain, step = (Summing if self.walk.axes else Mapped)(self, lowering, axes).write()
+        if self.tries:
+            self.report(lowering)
+        return Code(str(lowering.text), tuple(lowering.slots), extent, grain, step)
+
+    def return_unless_set(self, lowering: Lowering) -> None:
         t = lowering.text
         done, go_on = t.fresh("done"), t.fresh("go")
-        number = t.load(lowering.slot(flag), "i8")
+        number = t.load(lowering.slot(self.flag), "i8")
         t.branch(t.compare("ne", number, Value("0", "i8")), go_on, done)
         t.label(done)
         t.line("ret void")
         t.label(go_on)
-        return kind(self, lowering, axes).code()
+
+    def report(self, lowering: Lowering) -> None:
+        """Zero the flag if anything tried was not finite."""
+        for total in self.trials.values():
+            lower_flag(lowering.text, lowering.text.get(total), lowering.slot(self.flag))
+
+
+def lower_flag(t: Text, total: Value, flag: Value) -> None:
+    """Zero the flag if any lane is NaN."""
+    bad = t.compare("uno", total, total)
+    word = Value("0", f"i{total.lanes}")
+    bits = t.value(f"bitcast {bad} to {word.kind}", word.kind)
+    t.when(t.compare("ne", bits, word), lambda: t.line(f"store atomic i8 0, {flag} monotonic, align 1"))
 
 
 def mergeable(lowering: Lowering, a: Axis, b: Axis) -> bool:
@@ -140,12 +231,12 @@ def placed(ndim: int, axes: Sequence[Axis], counters: Sequence[Index]) -> Indice
 
 
 class Mapped:
-    """A walk without sums."""
+    """A walk without sums. `write` gives its extent, grain and step, as in `Code`."""
 
     def __init__(self, writer: Writer, lowering: Lowering, axes: list[Axis]) -> None:
         self.writer, self.lowering, self.axes = writer, lowering, axes
 
-    def code(self) -> Code:
+    def write(self) -> tuple[int, int, int]:
         lowering, axes, t = self.lowering, self.axes, self.lowering.text
         lo, hi = t.argument("lo"), t.argument("hi")
         ndim = len(self.writer.walk.shape)
@@ -154,7 +245,7 @@ class Mapped:
                 lowering.lane_loop(lo, hi, axes[0].size, lambda i: self.at(placed(ndim, axes, [i])))
             else:
                 self.at((ZERO,) * ndim)
-            return Code(str(t), tuple(lowering.slots), axes[0].size if axes else 1, GRAIN, LINE)
+            return axes[0].size if axes else 1, GRAIN, LINE
         outer = parallel(axes[:-1])
 
         def task(number: Index) -> None:
@@ -164,7 +255,7 @@ class Mapped:
         size = math.prod(axis.size for axis in axes[:outer])
         lowering.loop(lo, hi, size, task)
         each = math.prod(axis.size for axis in axes[outer:])
-        return Code(str(t), tuple(lowering.slots), size, max(1, GRAIN // each))
+        return size, max(1, GRAIN // each), 1
 
     def inner(self, rest: list[Axis], counters: list[Index]) -> None:
         (axis, *rest) = rest
@@ -210,7 +301,7 @@ class Summing:
         self.lane_axis = None if self.by_rows or not axes else len(axes) - 1
         self.counters: dict[int, Index] = {}
 
-    def code(self) -> Code:
+    def write(self) -> tuple[int, int, int]:
         lowering, t = self.lowering, self.lowering.text
         kept = [i for i, axis in enumerate(self.axes) if not axis.summed and i != self.lane_axis]
         sizes = [self.axes[i].size for i in kept]
@@ -227,7 +318,7 @@ class Summing:
         extent = math.prod(sizes) * blocks
         lowering.loop(t.argument("lo"), t.argument("hi"), extent, task)
         each = math.prod(axis.size for axis in self.axes) // max(extent, 1)
-        return Code(str(t), tuple(lowering.slots), extent, max(1, GRAIN // max(each, 1)))
+        return extent, max(1, GRAIN // max(each, 1)), 1
 
     def lane_blocks(self) -> tuple[int, int]:
         """Into how many blocks the lane axis is divided, and the vectors in each."""

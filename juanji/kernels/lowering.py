@@ -63,15 +63,23 @@ class Lowering:
 
     places     by the identity of tensors, where those that are stored lie
     producers  by the identity of tensors, the node that makes them
+    slots      arguments that the kernel has already
 
     While it is written: `lanes` are computed at once, of which the first `active` count; `walked` are the counters of
     axes that lanes run along, `opaque` those that more than addresses depend on, `accesses` all addresses so far.
     """
 
-    def __init__(self, isa: ISA, places: Mapping[int, Place], producers: Mapping[int, Node]) -> None:
+    def __init__(
+        self,
+        isa: ISA,
+        places: Mapping[int, Place],
+        producers: Mapping[int, Node],
+        slots: Sequence[Any] = (),
+        text: Text | None = None,
+    ) -> None:
         self.isa, self.places, self.producers = isa, places, producers
-        self.text: Text = kernel_text(isa.fused)
-        self.slots: list[Any] = []
+        self.text: Text = text or kernel_text(isa.fused)
+        self.slots: list[Any] = list(slots)
         self.ranges: dict[str, tuple[int, int]] = {}
         self.scopes: list[dict[Any, Any]] = [{}]
         self.lanes = 1
@@ -287,7 +295,7 @@ class Lowering:
         if id(tensor) in self.places and id(tensor) not in self.making:
             result = self.load(tensor, at)
         elif tensor.has_value:
-            result = self.number(np.ravel(tensor.array)[0], tensor.dtype)
+            result = self.number(tensor.array[(0,) * tensor.ndim], tensor.dtype)
         else:
             node = self.producers[id(tensor)]
             result = node.record.lower["element"](self, node, at)

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from juanji.kernels.contraction import BATCH, Contraction, Dim
+from juanji.kernels.contraction import BATCH, Contraction, Dim, Scattered
+from juanji.kernels.forms import Form, SpreadPacking, each_pixel, forms
 from juanji.kernels.isa import ISA
 from juanji.kernels.packing import Packing
-from juanji.kernels.schedule import Run, Schedule, candidates, chunk_count, columns, runs
+from juanji.kernels.schedule import Run, Schedule, block_sizes, candidates, chunk_count, columns, runs
 from juanji.kernels.text import Int, Text, Value, index, kernel_text
-from juanji.kernels.tile import Bounds, Cursor, Epilogue, Tile
+from juanji.kernels.tile import Bounds, Cursor, Epilogue, Place, Tile, place_in_c
 
 
 @dataclass(frozen=True)
 class ContractionKernel:
     """A kernel for a contraction. Its slots: A, B (packed, if `pack` is there), C, the batch, the chunk length.
 
-    The last two are there if one size is BATCH, and if that one is summed over. Then chunk g of the batch, of that
-    length, has its partial result at C + g·`partial` elements, and the caller adds them up.
+    The last two are there if one size is BATCH, and if that one is summed over. Where there are `parts`, what the
+    kernel writes is not C but partial results, which the caller adds up.
     """
 
     text: str
     contraction: Contraction
     schedule: Schedule
-    pack: Packing | None
+    pack: Packing | SpreadPacking | None
     grid: Grid
 
     def tasks(self, batch: int = 1) -> int:
@@ -38,24 +40,60 @@ class ContractionKernel:
         return -(-batch // self.chunk_length(batch))
 
     def chunk_length(self, batch: int) -> int:
-        return max(1, -(-batch // chunk_count(self.contraction, batch)))
+        return max(1, -(-batch // chunk_count(self.grid.contraction, batch)))
 
     @property
     def partial(self) -> int:
-        return self.contraction.c_size
+        """Elements of the results of one chunk of the batch."""
+        return self.grid.contraction.c_size
+
+    def parts(self, batch: int) -> list[tuple[int, int]]:
+        """How many partial results there are, and how far they lie apart: chunks of the batch, pixels of a vector.
+
+        Within a part, C has the strides `part_strides`.
+        """
+        form = self.grid.form
+        found = [(self.chunks(batch), self.partial)] if self.contraction.sums_batch else []
+        found += [(form.pixels, form.apart)] if form.apart else []
+        return [part for part in found if part[0] > 1]
+
+    @property
+    def part_strides(self) -> tuple[int, ...]:
+        """The strides of rows and lanes in partial results, where they are not dense."""
+        return (*(d.c for d in self.grid.form.contraction.rows), 1) if self.grid.form.apart else ()
 
 
 def build(
     contraction: Contraction, isa: ISA, schedule: Schedule | None = None, epilogue: Epilogue | None = None
 ) -> ContractionKernel:
     """The kernel of a contraction, by the cheapest schedule. An epilogue stores each finished vector as it likes."""
-    upward, keep = contraction.upward(), epilogue is not None
-    plain = upward.simplified(keep_rows=keep)
-    schedule = schedule or candidates(plain, isa)[0]
-    pack = Packing(upward, isa.lanes(contraction.kind), schedule.vectors) if schedule.packed else None
-    problem = pack.contraction.simplified(keep_rows=keep) if pack else plain
-    grid = Grid(problem, schedule, isa.lanes(contraction.kind))
-    return ContractionKernel(Nest(grid, isa, pack, epilogue).text(), plain, schedule, pack, grid)
+    return written(contraction, isa, schedule) if epilogue is None else made(contraction, isa, schedule, epilogue)
+
+
+@functools.cache
+def written(contraction: Contraction, isa: ISA, schedule: Schedule | None) -> ContractionKernel:
+    """A kernel without an epilogue: the same one for equal contractions."""
+    return made(contraction, isa, schedule, None)
+
+
+def ways(contraction: Contraction, isa: ISA, *, keep_rows: bool) -> list[tuple[Form, Schedule]]:
+    """All forms of a contraction with all their schedules, the cheapest first."""
+    found = [
+        (form, replace(schedule, note=form.note))
+        for form in forms(contraction, isa.lanes(contraction.kind))
+        for schedule in candidates(form.contraction.simplified(keep_rows=keep_rows), isa)
+    ]
+    return sorted(found, key=lambda way: way[1].cycles)
+
+
+def made(contraction: Contraction, isa: ISA, schedule: Schedule | None, epilogue: Epilogue | None) -> ContractionKernel:
+    width, keep = isa.lanes(contraction.kind), epilogue is not None
+    form, schedule = (Form(contraction.upward()), schedule) if schedule else ways(contraction, isa, keep_rows=keep)[0]
+    pack = Packing(form.contraction, width, schedule.vectors) if schedule.packed else form.pack
+    read = pack.contraction if isinstance(pack, Packing) else form.contraction
+    grid = Grid(read.simplified(keep_rows=keep), schedule, width, form)
+    plain = contraction.upward().simplified(keep_rows=keep)
+    return ContractionKernel(Nest(contraction, grid, isa, pack, epilogue).text(), plain, schedule, pack, grid)
 
 
 @dataclass(frozen=True)
@@ -65,6 +103,7 @@ class Grid:
     contraction: Contraction
     schedule: Schedule
     width: int
+    form: Form
 
     def columns(self) -> list[tuple[Run, int]]:
         """Runs of blocks of lanes, in vectors, and how many lanes their last vector has."""
@@ -90,22 +129,38 @@ class Grid:
 class Nest:
     """The text of one kernel: tasks, blocks of the reduction, blocks of lanes, boxes of rows, and inside the tile."""
 
-    def __init__(self, grid: Grid, isa: ISA, pack: Packing | None, epilogue: Epilogue | None) -> None:
+    def __init__(
+        self, given: Contraction, grid: Grid, isa: ISA, pack: Packing | SpreadPacking | None, epilogue: Epilogue | None
+    ) -> None:
         self.grid, self.contraction, self.schedule = grid, grid.contraction, grid.schedule
-        self.isa, self.pack, self.epilogue = isa, pack, epilogue
+        self.given, self.isa, self.pack = given, isa, pack
+        self.scratch = grid.form.scratch
+        self.epilogue = each_pixel(grid.form, epilogue) if epilogue and grid.form.pixels > 1 else epilogue
         self.t = kernel_text(isa.fused)
 
     def text(self) -> str:
         t, problem = self.t, self.contraction
         start = Dim(0, problem.a0, problem.b0, problem.c0)
-        self.origin = Cursor(t.slot(0), t.slot(1), t.slot(2), problem.kind).moved(t, 1, start)
+        self.c = t.slot(2)
+        self.origin = Cursor(t.slot(0), t.slot(1), self.c, problem.kind).moved(t, 1, start)
         dims = (*problem.outer, *problem.rows, *problem.reduce)
         self.batch: Int = t.slot(3, "i64") if any(d.size == BATCH for d in dims) else 1
         self.length: Int = t.slot(4, "i64") if problem.sums_batch else 1
+        self.read = self.near_contraction() if self.schedule.copied else problem
         self.rows = self.grid.rows(t, self.batch)
         self.sizes = self.grid.sizes(t, self.batch)
         t.loop(t.argument("lo"), t.argument("hi"), self.task)
         return str(t)
+
+    def near_contraction(self) -> Contraction:
+        """The contraction with the copy of a block of B, and the memory for it."""
+        problem, block = self.contraction, self.schedule.vectors * self.grid.width
+        sizes = block_sizes(problem, self.schedule.blocks)
+        steps = [block * math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+        count = block * math.prod(sizes)
+        self.t.slots.append(f"  %near = alloca [{count} x {problem.kind}], align {self.isa.width // 8}")
+        self.near = Value("%near", "ptr")
+        return replace(problem, reduce=tuple(replace(d, b=b) for d, b in zip(problem.reduce, steps, strict=True)))
 
     def task(self, number: Int) -> None:
         """Everything that task `number` computes."""
@@ -119,7 +174,43 @@ class Nest:
         self.lane_bounds = self.group(lane_group, self.schedule.lane_group)
         start = t.mul(chunk, self.length)
         images = (start, t.minimum(t.add(start, self.length), self.batch)) if problem.sums_batch else (0, 1)
-        self.blocks([images if d.size == BATCH else (0, d.size) for d in problem.reduce], None, at)
+        ranges = [images if d.size == BATCH else (0, d.size) for d in problem.reduce]
+        if self.scratch:
+            self.scatter(self.scratch, ranges, at)
+        else:
+            self.blocks(ranges, None, at)
+
+    def scatter(self, scratch: Scattered, ranges: list[Bounds], at: Cursor) -> None:
+        """Add everything up in scratch memory, and store it from there."""
+        t, kind, width, size = self.t, self.contraction.kind, self.grid.width, scratch.size
+        t.slots.append(f"  %scratch = alloca [{-(-size // width) * width} x {kind}], align {self.isa.width // 8}")
+        memory = Value("%scratch", "ptr")
+        zero = Value("zeroinitializer", kind, width)
+        t.loop(0, size, lambda i: t.store(zero, t.at(memory, i, kind)), width)
+        self.blocks(ranges, None, replace(at, c=memory))
+        self.results(t.at(memory, scratch.start, kind), scratch.steps, ())
+
+    def results(self, memory: Value, steps: tuple[int, ...], rows: tuple[Int, ...]) -> None:
+        """Store what scratch memory has of the results, from some rows on."""
+        t, given, kind = self.t, self.given, self.contraction.kind
+        if len(rows) < len(given.rows):
+            step = steps[len(rows)]
+            t.loop(
+                0,
+                given.rows[len(rows)].size,
+                lambda i: self.results(t.at(memory, t.mul(i, step), kind), steps, (*rows, i)),
+            )
+            return
+        for lane in range(0, given.lanes.size, self.grid.width):
+            count = given.lanes.size - lane
+            mask = t.first(count, self.grid.width) if count < self.grid.width else None
+            outer = (*self.outer, *[0] * (len(given.outer) - len(self.outer)))
+            place = Place(outer, rows, lane, place_in_c(t, given, outer, rows, lane))
+            x = t.load(t.at(memory, lane, kind), kind, self.grid.width, mask)
+            (self.epilogue or self.keep)(t, place, x, mask)
+
+    def keep(self, t: Text, place: Place, x: Value, mask: Value | None) -> None:
+        t.store(x, t.at(self.c, place.offset, self.contraction.kind), mask)
 
     def group(self, i: Int, size: int) -> Bounds:
         return self.t.mul(i, size), self.t.mul(self.t.add(i, 1), size)
@@ -140,19 +231,22 @@ class Nest:
         t = self.t
         if depth == len(self.schedule.blocks):
             for run, tail in self.grid.columns():
-                self.columns(run, tail, at, lambda spot: self.sum(spot, bounds, first))
+                self.columns(run, tail, at, bounds, lambda spot, inside: self.sum(spot, inside, first))
             return
         block, (low, high) = self.schedule.blocks[depth], bounds[depth]
+        step = self.contraction.reduce[depth].c
 
         def one(i: Int) -> None:
             inside = [*bounds[:depth], (i, t.minimum(t.add(i, block), high)), *bounds[depth + 1 :]]
-            begins = None if isinstance(i, int) else t.compare("eq", i, index(low))
+            begins = None if isinstance(i, int) or step else t.compare("eq", i, index(low))
             both = t.op("and", first, begins) if first and begins else first or begins
-            self.blocks(inside, both, at, depth + 1)
+            self.blocks(inside, both, at.moved(t, i, Dim(0, c=step)), depth + 1)
 
         t.loop(low, high, one, block)
 
-    def columns(self, run: Run, tail: int, at: Cursor, body: Callable[[Spot], None]) -> None:
+    def columns(
+        self, run: Run, tail: int, at: Cursor, bounds: list[Bounds], body: Callable[[Spot, list[Bounds]], None]
+    ) -> None:
         """All tiles of a task in blocks of lanes of one size."""
         t, lanes = self.t, self.contraction.lanes
         mask = None if tail == self.grid.width else t.first(tail, self.grid.width)
@@ -162,10 +256,32 @@ class Nest:
             here = at.moved(t, lane, Dim(0, lanes.a, 0 if self.pack else lanes.b, 1))
             if self.pack:
                 here = here.moved(t, i, Dim(0, b=self.pack.panel))
+            inside = bounds
+            if self.schedule.copied:
+                here, inside = self.copied(here, bounds, run.size, mask)
             for shape in itertools.product(*self.rows):
-                self.boxes(shape, Spot(here, lane, run.size, mask, shape), body)
+                self.boxes(shape, Spot(here, lane, run.size, mask, shape), lambda spot: body(spot, inside))
 
         self.within(run, self.lane_bounds, block)
+
+    def copied(self, at: Cursor, bounds: list[Bounds], vectors: int, mask: Value | None) -> tuple[Cursor, list[Bounds]]:
+        """A block of B copied to the stack; the addresses and the bounds that go with it."""
+        t, kind, width = self.t, self.contraction.kind, self.grid.width
+
+        def copy(b: Value, c: Value, dims: list[tuple[Dim, Dim, Int]]) -> None:
+            if dims:
+                (d, near, size), *rest = dims
+                t.loop(0, size, lambda i: copy(t.at(b, t.mul(i, d.b), kind), t.at(c, t.mul(i, near.b), kind), rest))
+                return
+            for v in range(vectors):
+                x = t.load(t.at(b, v * width, kind), kind, width, mask if v == vectors - 1 else None)
+                t.store(x, t.at(c, v * width, kind))
+
+        counts = [t.add(high, t.mul(low, -1)) for low, high in bounds]
+        for (low, _), d in zip(bounds, self.contraction.reduce, strict=True):
+            at = at.moved(t, low, Dim(0, d.a, d.b))
+        copy(at.b, self.near, list(zip(self.contraction.reduce, self.read.reduce, counts, strict=True)))
+        return replace(at, b=self.near), [(0, count) for count in counts]
 
     def boxes(self, shape: Sequence[Run], spot: Spot, body: Callable[[Spot], None]) -> None:
         """All boxes of a shape; `shape` is what is left of it to loop over."""
@@ -199,11 +315,14 @@ class Nest:
         """A tile, from its sums so far to its sums with this block of the reduction."""
         t, at, mask = self.t, spot.at, spot.mask
         box = [run.size for run in spot.shape]
-        tile = Tile(t, self.contraction, box, spot.vectors, self.isa, mask, None if self.pack else mask)
-        if first is not None:
+        own = self.pack or self.schedule.copied
+        tile = Tile(t, self.read, box, spot.vectors, self.isa, mask, None if own else mask)
+        if self.contraction.passes:
+            tile.resume(at.c)
+        elif first is not None:
             t.when(t.op("xor", first, Value("true", "i1")), lambda: tile.resume(at.c))
         tile.add(at, bounds)
-        tile.finish(at.c, self.outer, spot.starts, spot.lane, self.epilogue)
+        tile.finish(at.c, self.outer, spot.starts, spot.lane, None if self.scratch else self.epilogue)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,12 @@ class Packing:
     @property
     def panel(self) -> int:
         """Elements of a block of lanes."""
-        return self.source.terms * self.block
+        return math.prod(d.size for d in self.summed) * self.block
+
+    @property
+    def summed(self) -> tuple[Dim, ...]:
+        """The dimensions of the sum that B moves with."""
+        return tuple(d for d in self.source.reduce if d.b)
 
     @property
     def outer(self) -> tuple[Dim, ...]:
@@ -57,20 +62,20 @@ class Packing:
     def contraction(self) -> Contraction:
         """The contraction with the packed B."""
         outer = iter(packed_steps(self.outer, self.blocks * self.panel))
-        reduce = packed_steps(self.source.reduce, self.block)
+        reduce = iter(packed_steps(self.summed, self.block))
         return replace(
             self.source,
             outer=tuple(replace(d, b=next(outer)) if d.b else d for d in self.source.outer),
             lanes=replace(self.source.lanes, b=1),
-            reduce=tuple(replace(d, b=b) for d, b in zip(self.source.reduce, reduce, strict=True)),
+            reduce=tuple(replace(d, b=next(reduce)) if d.b else d for d in self.source.reduce),
             b0=0,
         )
 
     @property
     def reduce(self) -> tuple[Dim, ...]:
         """The reduction as B alone sees it; a c is where the packed one goes."""
-        steps = packed_steps(self.source.reduce, self.block)
-        dims = merged([Dim(d.size, 0, d.b, c) for d, c in zip(self.source.reduce, steps, strict=True)])
+        steps = packed_steps(self.summed, self.block)
+        dims = merged([Dim(d.size, 0, d.b, c) for d, c in zip(self.summed, steps, strict=True)])
         return dims if dims else (Dim(1, 0, 1, self.block),)
 
     def tasks(self, batch: int = 1) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -20,12 +21,14 @@ class Product:
     """A node as contractions of `a` and `b`, which together fill its output.
 
     batch  the size that they leave open
+    grids  for each contraction, along each of its rows: where in the output it begins, and by how much it steps
     """
 
     a: Tensor
     b: Tensor
     contractions: list[Contraction]
     batch: int
+    grids: list[tuple[tuple[int, int], ...]]
 
 
 Rule = Callable[[Node, Places], Product]
@@ -57,16 +60,21 @@ def conv(node: Node, places: Places) -> Product:
     a, b, c = (places[id(tensor)] for tensor in (x, w, y))
     kind = KINDS[x.dtype.name]
     face = convolution.forward(node.attrs["spec"], x.shape[-1], y.shape[-1], image(a), image(c), kind)
-    return Product(x, w, [moved(face, a, b, c)], x.shape[0])
+    return Product(x, w, [moved(face, a, b, c)], x.shape[0], [((0, 1),) * (x.ndim - 2)])
 
 
 @lowers("conv_input_grad")
 def conv_input_grad(node: Node, places: Places) -> Product:
     (w, g), (x,) = node.inputs, node.outputs
     a, b, c = (places[id(tensor)] for tensor in (g, w, x))
-    kind = KINDS[x.dtype.name]
-    faces = convolution.input_grad(node.attrs["spec"], x.shape[-1], g.shape[-1], image(a), image(c), kind)
-    return Product(g, w, [moved(face, a, b, c) for face in faces], g.shape[0])
+    kind, spec = KINDS[x.dtype.name], node.attrs["spec"]
+    faces = convolution.input_grad(spec, x.shape[-1], g.shape[-1], image(a), image(c), kind)
+    axes = [convolution.sectors(spec, axis) for axis in range(spec.rank)]
+    grids = [
+        tuple((one.first, step) for one, step in zip(sector, spec.stride, strict=True))
+        for sector in itertools.product(*axes)
+    ]
+    return Product(g, w, [moved(face, a, b, c) for face in faces], g.shape[0], grids)
 
 
 @lowers("conv_weight_grad")
@@ -75,7 +83,7 @@ def conv_weight_grad(node: Node, places: Places) -> Product:
     a, b, c = (places[id(tensor)] for tensor in (x, g, w))
     kind = KINDS[x.dtype.name]
     face = convolution.weight_grad(node.attrs["spec"], x.shape[-1], g.shape[-1], image(a), image(b), kind)
-    return Product(x, g, [moved(face, a, b, c)], x.shape[0])
+    return Product(x, g, [moved(face, a, b, c)], x.shape[0], [()])
 
 
 @lowers("matmul")
@@ -86,4 +94,4 @@ def matmul(node: Node, places: Places) -> Product:
     outer = [Dim(size, *steps) for size, *steps in zip(x.shape[:-2], a.strides, b.strides, c.strides, strict=False)]
     (*_, am, ak), (*_, bk, bn) = a.strides, b.strides
     face = convolution.matmul(m, k, n, (am, ak), (bk, bn), c.strides[-2], outer, KINDS[x.dtype.name])
-    return Product(x, y, [moved(face, a, b, c)], 1)
+    return Product(x, y, [moved(face, a, b, c)], 1, [((0, 1),)])

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from juanji.graph import PRIMITIVES, Node
-from juanji.kernels.elements import unravelled, wide, wrapped, zero
+from juanji.kernels.elements import held, unravelled, wide, wrapped, zero
 from juanji.kernels.fused import Code, split
 from juanji.kernels.lowering import Index, Indices, Lowering
 from juanji.kernels.text import Value
@@ -105,7 +105,7 @@ def window_scatter(code: Lowering, node: Node) -> Code:
 
         def send(at: Indices) -> None:
             number = wide(code, places, code.value(places, (n, *at)))
-            place = code.place_of(number, 0, math.prod(y.shape[1:-1]) - 1)
+            place = held(code, number, math.prod(y.shape[1:-1]))
             add_to(code, y, (n, *unravelled(code, place, y.shape[1:-1]), at[-1]), code.value(g, (n, *at)))
 
         each(code, g.shape[1:], send, lanes=True)

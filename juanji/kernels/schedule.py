@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,15 @@ from juanji.kernels.isa import ISA
 from juanji.kernels.text import SIZES, Int, Text
 
 NEAR = 384 << 10  # bytes that stay in the second cache while they are used
-TASK = 60_000  # cycles that are worth a task of their own
+TASK = 5_000  # cycles that are worth a task of their own
+LARGE = 60_000  # cycles of a task where there are many
 TASKS = 16  # that balance well over a few threads
 IMAGES = 8  # the batch that is assumed where its size would matter
+MEETING = 1 << 10  # bytes: what lies a multiple of them apart meets in a few places of the first cache
+SCRATCH = 32 << 10  # bytes on the stack of a thread
 WRITTEN = 160  # multiplications that are written out instead of looped over
 STEPS = 4  # of a long loop that are written out
+FEW_IMAGES = 2  # the batch for which a sum over it still has enough tasks
 FEW_ROWS = 4  # what is left of a batch is taken in fours, then one by one
 
 
@@ -71,7 +76,9 @@ class Schedule:
     row_group   tiles along the first row dimension that make a task
     lane_group  blocks of lanes that make a task
     blocks      the size of blocks of the reduction, for its first dimensions; C is read and written once a block
+    copied      whether blocks of B are copied to where they lie together
     cycles      what the model says it costs, for one image
+    note        how the contraction has been rewritten
     """
 
     box: tuple[int, ...]
@@ -81,14 +88,19 @@ class Schedule:
     row_group: int = 1
     lane_group: int = 1
     blocks: tuple[int, ...] = ()
+    copied: bool = False
     cycles: float = 0.0
+    note: str = ""
 
     def __str__(self) -> str:
         notes = [word for word, true in (("packed", self.packed), ("lanes first", self.lanes_first)) if true]
         notes += [f"sums in blocks of {'×'.join(map(str, self.blocks))}"] if self.blocks else []
+        notes += ["copied"] if self.copied else []
+        notes += [self.note] if self.note else []
         return ", ".join([f"tile {'×'.join(map(str, self.box))} by {self.vectors} vectors", *notes])
 
 
+@functools.cache
 def candidates(contraction: Contraction, isa: ISA) -> list[Schedule]:
     """Schedules for a contraction, as simplified, the cheapest first."""
     found = [completed(contraction, isa, box, vectors) for box, vectors in tiles(contraction, isa)]
@@ -100,7 +112,9 @@ def tiles(contraction: Contraction, isa: ISA) -> Iterator[tuple[tuple[int, ...],
     # Without fused multiply-add the product needs a register too, and LLVM one to spare.
     room = isa.registers - (2 if isa.fused else 4)
     total = -(-contraction.lanes.size // isa.lanes(contraction.kind))
-    for vectors in sorted({-(-total // blocks) for blocks in range(1, total + 1)} & set(range(1, 7))):
+    counts = {-(-total // blocks) for blocks in range(1, total + 1)} & set(range(1, 7))
+    # Where A is a vector too, two neighbours come from memory together; more of them leave no room for rows.
+    for vectors in [2] if contraction.lanes.a and total > 1 else sorted(counts):
         for box in boxes(contraction.rows, (room - max(vectors, 2)) // vectors):
             yield box, vectors
 
@@ -127,7 +141,26 @@ def completed(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors:
     grouping = weight_groups if contraction.sums_batch else pixel_groups
     lanes_first, row_group, lane_group = grouping(contraction, isa, box, vectors, cycles)
     blocks = reduction_blocks(contraction, lane_group * vectors * isa.lanes(contraction.kind))
-    return Schedule(box, vectors, packed, lanes_first, row_group, lane_group, blocks, cycles)
+    copied = worth_copying(contraction, box, blocks, vectors * isa.width // 8)
+    return Schedule(box, vectors, packed, lanes_first, row_group, lane_group, blocks, copied, cycles)
+
+
+def block_sizes(contraction: Contraction, blocks: tuple[int, ...]) -> list[int]:
+    """How many steps a block of the sum has along each dimension at most."""
+    return [*blocks, *(d.size for d in contraction.reduce[len(blocks) :])]
+
+
+def worth_copying(contraction: Contraction, box: tuple[int, ...], blocks: tuple[int, ...], column: int) -> bool:
+    """Whether every block of B is copied: if its columns would meet in one place of the first cache.
+
+    column  bytes of B that a step reads
+    """
+    if not contraction.sums_batch or contraction.lanes.a or contraction.lanes.b != 1:
+        return False
+    apart = contraction.reduce[-1].b * SIZES[contraction.kind]
+    small = math.prod(block_sizes(contraction, blocks)) * column <= SCRATCH
+    often = math.prod(d.size for d in contraction.rows) >= 4 * math.prod(box)
+    return small and often and apart > column and apart % MEETING == 0
 
 
 def worth_packing(contraction: Contraction, width: int) -> bool:
@@ -155,7 +188,16 @@ def tile_cycles(contraction: Contraction, isa: ISA, box: tuple[int, ...], vector
     reads = len({row + a for row in rows for a, _ in steps}) / len(steps)
     loads = vectors + reads * (vectors if contraction.lanes.a else 1)
     step = max(sums / 2, loads / 2, 4.0) + vectors / 8  # the last: B comes from the second cache
-    return step * contraction.terms + sums + 20
+    passes = math.prod(d.size for d in contraction.reduce[: contraction.passes])
+    # Pixels of many channels lie so far apart that few of them stay in the first cache.
+    far = fetched(contraction, rows) * vectors if contraction.lanes.a and not contraction.sums_batch else 0
+    return step * contraction.terms + far + passes * (sums * (2 if contraction.passes else 1) + 20)
+
+
+def fetched(contraction: Contraction, rows: Sequence[int]) -> int:
+    """How many vectors of A a tile needs for all taps, for each of its vectors of lanes."""
+    taps = itertools.product(*(range(0, d.size * d.a, d.a) for d in contraction.reduce if d.size > 1 and d.a))
+    return len({row + sum(tap) for tap in taps for row in rows})
 
 
 def offsets(contraction: Contraction, box: Sequence[int], operand: str = "a") -> list[int]:
@@ -178,20 +220,20 @@ def written(
     sums, steps = len(rows) * vectors, [(0, 0)]
 
     def fits(steps: list[tuple[int, int]]) -> bool:
-        if sums * len(steps) > WRITTEN:
-            return False
         alone = len({row + a for row in rows for a, _ in steps}) == len(rows) * len(steps)
         held = vectors if alone else vectors * len(steps) + 2
         return len(steps) == 1 or sums + held + (1 if isa.fused else 5) <= isa.registers
 
-    depth, bounded = len(contraction.reduce), 2 if contraction.sums_batch else 0
+    depth, bounded = len(contraction.reduce), 2 if contraction.sums_batch else contraction.passes
     while depth > bounded:
         d = contraction.reduce[depth - 1]
-        whole = [(i * d.a + a, i * d.b + b) for i in range(d.size) for a, b in steps]
-        if not whole or not fits(whole):
-            some = [(i * d.a, i * d.b) for i in range(min(STEPS, d.size))]
+        some = [
+            (i * d.a + a, i * d.b + b) for i in range(min(d.size, WRITTEN // (sums * len(steps)))) for a, b in steps
+        ]
+        if not some or len(some) < d.size * len(steps) or not fits(some):
+            some = some[: min(STEPS, d.size)]
             return (depth, len(some), some) if steps == [(0, 0)] and some and fits(some) else (depth, 1, steps)
-        depth, steps = depth - 1, whole
+        depth, steps = depth - 1, some
     return depth, 1, steps
 
 
@@ -207,21 +249,29 @@ def lane_blocks(contraction: Contraction, isa: ISA, vectors: int) -> int:
 def pixel_groups(
     contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, cycles: float
 ) -> tuple[bool, int, int]:
-    """Tasks of an output: as many lanes as have their part of B near, and as many rows as are worth a task."""
+    """Tasks of an output: as many lanes as have their part of B near, and as many rows and lanes as are worth a task.
+
+    What is added up in memory is one task for each outer index.
+    """
     blocks, across = lane_blocks(contraction, isa, vectors), row_tiles(contraction, box)
+    if contraction.passes:
+        return False, across, blocks
     panel = contraction.terms * vectors * isa.width // 8
     lane_groups = -(-blocks // max(1, NEAR // max(panel, 1)))
     outer = math.prod(d.size for d in contraction.outer if d.size != BATCH)
-    wanted = cycles / outer / lane_groups / TASK
-    return lane_groups > 1, -(-across // max(1, min(across, int(wanted)))), -(-blocks // lane_groups)
+    many = TASKS if any(d.size == BATCH for d in contraction.outer) else 4 * TASKS
+    wanted = max(1, int(min(cycles / TASK, max(many, cycles / LARGE)) / max(outer, 1)))
+    row_groups = min(across, -(-wanted // lane_groups))
+    lane_groups = min(blocks, max(lane_groups, wanted // row_groups))
+    return lane_groups > 1, -(-across // row_groups), -(-blocks // lane_groups)
 
 
 def weight_groups(
     contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, cycles: float
 ) -> tuple[bool, int, int]:
-    """Tasks of a sum over the batch: fewer parts of C where the batch is cut into many chunks."""
+    """Tasks of a sum over the batch: fewer parts of C where even a small batch is cut into chunks."""
     blocks, across = lane_blocks(contraction, isa, vectors), row_tiles(contraction, box)
-    wanted = max(1, round(TASKS / chunk_count(contraction, IMAGES)))
+    wanted = max(1, round(TASKS / chunk_count(contraction, FEW_IMAGES)))
     lane_groups = min(blocks, wanted)
     row_groups = min(across, -(-wanted // lane_groups))
     return False, -(-across // row_groups), -(-blocks // lane_groups)
@@ -246,7 +296,7 @@ def footprint(contraction: Contraction, lanes: int) -> tuple[int, int]:
 def reduction_blocks(contraction: Contraction, lanes: int) -> tuple[int, ...]:
     """Blocks of a long sum over the batch whose operands stay near: several images, or some rows of pixels of one."""
     if not contraction.sums_batch:
-        return ()
+        return (1,) * contraction.passes
     image = sum(footprint(contraction, lanes)) * SIZES[contraction.kind]
     images = max(1, min(NEAR // image, -(-512 // contraction.terms)), -(-256 // contraction.terms))
     if image <= NEAR or len(contraction.reduce) < 2:

@@ -11,9 +11,6 @@ from juanji.kernels.isa import ISA
 from juanji.kernels.schedule import offsets, written
 from juanji.kernels.text import Int, Text, Value, const
 
-UNROLLED = 160  # multiplications that are written out instead of looped over
-STEPS = 4
-
 Steps = list[tuple[int, int]]  # how far they are in A and in B
 Bounds = tuple[Int, Int]
 
@@ -147,13 +144,14 @@ class Tile:
                     t.store(t.get(variable), t.at(c, row + start, self.contraction.kind), self.masked(start))
                     continue
                 rows = tuple(t.add(i, n) for i, n in zip(starts, place, strict=True))
-                at = Place(outer, rows, t.add(lane, start), self.offset(outer, rows, t.add(lane, start)))
+                first = t.add(lane, start)
+                at = Place(outer, rows, first, place_in_c(t, self.contraction, outer, rows, first))
                 store(t, at, t.get(variable), self.masked(start))
 
-    def offset(self, outer: tuple[Int, ...], rows: tuple[Int, ...], lane: Int) -> Int:
-        """How far behind C's address an element lies."""
-        t, dims = self.t, (*self.contraction.outer, *self.contraction.rows)
-        total = t.add(self.contraction.c0, lane)
-        for i, d in zip((*outer, *rows), dims, strict=False):
-            total = t.add(total, t.mul(i, d.c))
-        return total
+
+def place_in_c(t: Text, contraction: Contraction, outer: tuple[Int, ...], rows: tuple[Int, ...], lane: Int) -> Int:
+    """How far behind C's address an element lies."""
+    total = t.add(contraction.c0, lane)
+    for i, d in zip((*outer, *rows), (*contraction.outer, *contraction.rows), strict=False):
+        total = t.add(total, t.mul(i, d.c))
+    return total

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 from juanji.graph import PRIMITIVES, Node
-from juanji.kernels.elements import beats, dense, lowers, lowest, unravelled, zero
+from juanji.kernels.elements import beats, dense, held, lowers, lowest, unravelled, wide, zero
 from juanji.kernels.lowering import Index, Indices, Lowering
 from juanji.kernels.text import Value, const
 from juanji.ops.convspec import ConvSpec
@@ -75,14 +75,20 @@ def search(code: Lowering, node: Node, at: Indices) -> tuple[Value, Value]:
     return found
 
 
+def searches(node: Node, producers: Mapping[int, Node]) -> Node | None:
+    """The search for the largest elements that a gather takes, where it is one of the same images."""
+    x, places = node.inputs
+    source = producers.get(id(places))
+    return source if source is not None and source.name == "window_argmax" and source.inputs[0] is x else None
+
+
 @lowers("window_gather")
 def window_gather(code: Lowering, node: Node, at: Indices) -> Value:
     x, places = node.inputs
-    source = code.producers.get(id(places))
-    computed = id(places) not in code.places or id(places) in code.making
-    if source is not None and computed and source.name == "window_argmax" and source.inputs[0] is x:
+    source = searches(node, code.producers)
+    if source is not None and (id(places) not in code.places or id(places) in code.making):
         return search(code, source, at)[0]
-    number = code.place_of(code.value(places, at), 0, math.prod(x.shape[1:-1]) - 1)
+    number = held(code, wide(code, places, code.value(places, at)), math.prod(x.shape[1:-1]))
     return code.value(x, (at[0], *unravelled(code, number, x.shape[1:-1]), at[-1]))
 
 

@@ -27,7 +27,7 @@ def diagnose(
 
     objective  `(model, x)` to the loss, and whatever else; the model must be as it was before the step, which is run
                again and may write to it
-    updated    the parameters that the step led to
+    updated    the parameters and buffers that the step led to
     """
     nearest_first = dict(reversed([*grads.items()]))  # nearest to the loss
     return (
@@ -35,7 +35,7 @@ def diagnose(
         or bad_node(model, objective, x)
         or bad_tensor(nearest_first, "came out of the derivative by")
         or bad_tensor(updated, "came out of the update of")
-        or ("the loss", "the loss is not finite")
+        or ("the step", "a value in it is beyond what its dtype holds")
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from juanji.engine.compiled import Compiled
 from juanji.errors import DataError, NonFiniteError
 from juanji.graph import Array
 from juanji.nn.module import Module
@@ -22,7 +23,16 @@ def logits(model: Module, x: Array) -> Array:
     if not len(x):
         raise DataError("there is nothing to predict", received=f"images of shape {x.shape}", rule="at least one")
     with model.evaluating(), one_thread():
-        return np.concatenate([np.asarray(model(Tensor(x[i : i + BATCH]))) for i in range(0, len(x), BATCH)])
+        run = inference(model)
+        return np.concatenate([np.asarray(run(x[i : i + BATCH])) for i in range(0, len(x), BATCH)])
+
+
+def inference(model: Module) -> Compiled:
+    """The model compiled. It is kept with the model, so that its plans serve every evaluation, and go when it goes."""
+    if "_inference" not in model.__dict__:
+        object.__setattr__(model, "_inference", Compiled(model))
+    compiled: Compiled = model.__dict__["_inference"]
+    return compiled
 
 
 def predict(model: Module, x: Array) -> Array:

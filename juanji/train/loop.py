@@ -13,12 +13,14 @@ import numpy as np
 from juanji.autodiff import value_and_grad
 from juanji.cell import Cell, Stateful
 from juanji.data import Dataset, Preprocessing, batches
+from juanji.engine.compiled import Compiled, on_definitions
 from juanji.errors import NonFiniteError, ShapeError
 from juanji.graph import Array
 from juanji.nn.module import Module
+from juanji.ops import equal
 from juanji.optim import Optimizer, StoppingRule
 from juanji.tensor import Tensor, trace
-from juanji.train.diagnosis import advice, diagnose, is_finite
+from juanji.train.diagnosis import Objective, advice, diagnose, is_finite
 from juanji.train.evaluation import evaluate
 from juanji.train.recipe import Recipe
 from juanji.train.threads import one_thread
@@ -61,6 +63,7 @@ class Trainer:
     def __init__(self, model: Module, optimizer: Optimizer, loss: Loss) -> None:
         self.model, self.loss = model, loss
         self.optimizer: Any = optimizer  # whose learning rate is a cell, read as a tensor and written as a number
+        self.compiled = Compiled(self.update)
 
     def step(self, x: Array, y: Array, place: str = "") -> tuple[float, float]:
         """Forward, loss, backward, update. Returns the loss and the accuracy before the update.
@@ -69,31 +72,57 @@ class Trainer:
         NonFiniteError says in which layer that began; `place` is put in its text.
         """
         images, labels = Tensor(x), Tensor(y)
+        take = self.defined if on_definitions() else self.compiled
+        try:
+            loss, right = take(images, labels)
+        except NonFiniteError:
+            raise self.explained(images, labels, place) from None
+        return float(loss), int(right) / labels.size
 
+    def update(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step, without a look at the values: the loss, and how many answers are right."""
+        (loss, logits), grads = value_and_grad(self.objective(labels), has_aux=True)(self.model, images)
+        self.optimizer.update(self.model, grads)
+        right = equal(logits.argmax(axis=-1), labels.astype("int64"))
+        return loss, right.astype("int64").sum()
+
+    def objective(self, labels: Tensor) -> Objective:
         def objective(model: Module, images: Tensor) -> tuple[Tensor, Tensor]:
             logits = model(images)
             return self.loss(logits, labels), logits
 
+        return objective
+
+    def defined(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One step on the definitions. Raises NonFiniteError, with all as it was, where a compiled one would."""
         before = snapshot(self.model, self.optimizer)
         with one_thread():
-            (loss, logits), grads = value_and_grad(objective, has_aux=True)(self.model, images)
-        self.optimizer.update(self.model, grads)
-        updated = self.model.parameters()
+            loss, right = self.update(images, labels)
         # A gradient that is not finite leaves no parameter finite, so it need not be looked at.
-        if not all(map(is_finite, (loss, *updated.values()))):
+        if not all(map(is_finite, (loss, *self.model.state_dict().values()))):
             restore(before)
-            try:
-                at, found = diagnose(self.model, objective, images, grads, updated)
-            finally:
+            raise NonFiniteError("training: the loss, or what was to be written, is not finite")
+        return loss, right
+
+    def explained(self, images: Tensor, labels: Tensor, place: str) -> NonFiniteError:
+        """The error for a step that was not taken: it is taken on the definitions, looked at, and undone."""
+        before, objective = snapshot(self.model, self.optimizer), self.objective(labels)
+        try:
+            with one_thread():
+                _, grads = value_and_grad(objective, has_aux=True)(self.model, images)
+                self.optimizer.update(self.model, grads)
+                updated = self.model.state_dict()
                 restore(before)
-            raise NonFiniteError(
-                f"training: {found}",
-                at=at,
-                received=place,
-                rule="the network and the optimiser are still those before this step",
-                fix=advice(images, float(self.optimizer.lr)),
-            )
-        return float(loss), float(np.mean(logits.array.argmax(axis=-1) == y))
+                at, found = diagnose(self.model, objective, images, grads, updated)
+        finally:
+            restore(before)
+        return NonFiniteError(
+            f"training: {found}",
+            at=at,
+            received=place,
+            rule="the network and the optimiser are still those before this step",
+            fix=advice(images, float(self.optimizer.lr)),
+        )
 
 
 def snapshot(*owners: Stateful) -> dict[Cell, Tensor]:

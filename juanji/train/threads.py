@@ -1,4 +1,4 @@
-"""One thread for NumPy's matrix products.
+"""One thread for NumPy's matrix products, where the definitions do the work (JUANJI_BACKEND=numpy, and diagnoses).
 
 The networks that the definitions can train are small: more threads do not help them, they spin against whatever else
 runs, and the number of threads would decide in which order numbers are added up. With one, the same seed gives the

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from juanji.kernels import convolution, machine
-from juanji.kernels.contraction import Contraction
+from juanji.kernels.contraction import BATCH, Contraction
 from juanji.kernels.isa import ISAS
-from juanji.kernels.nest import build
+from juanji.kernels.nest import build, ways
+from juanji.kernels.text import Text, Value
+from juanji.kernels.tile import Place
 from juanji.ops.conv import conv_define, input_grad_define, weight_grad_define
 from juanji.ops.convspec import ConvSpec
 
@@ -39,14 +43,19 @@ def run(contraction: Contraction, isa: Any, a: int, b: int, c: Any, batch: int) 
         call(kernel.pack.text, isa, [b, packed.ctypes.data], kernel.pack.tasks(batch))
         assert np.isnan(packed[kernel.pack.size(batch) :]).all()
         b = packed.ctypes.data
-    chunks = kernel.chunks(batch) if contraction.sums_batch else 1
-    if chunks == 1:
+    found = kernel.parts(batch)
+    chunks = kernel.chunks(batch)
+    if not found:
         call(kernel.text, isa, [a, b, c.ctypes.data, batch, batch], kernel.tasks(batch))
         return
     parts = np.full((chunks + 1, kernel.partial), CANARY, dtype)
     call(kernel.text, isa, [a, b, parts.ctypes.data, batch, kernel.chunk_length(batch)], kernel.tasks(batch))
     assert (parts[chunks] == CANARY).all()
-    c[...] = parts[:chunks].sum(0).reshape(c.shape)
+    sizes, steps = zip(*found, strict=True)
+    dense = [math.prod(c.shape[i + 1 :]) for i in range(c.ndim)]
+    inside = [parts.itemsize * step for step in (*steps, *(kernel.part_strides or dense))]
+    view = np.lib.stride_tricks.as_strided(parts, (*sizes, *c.shape), inside)
+    c[...] = view.sum(tuple(range(len(found))))
 
 
 def framed(x: Any, border: list[tuple[int, int]], dtype: Any, outside: float) -> tuple[Any, Any]:
@@ -124,6 +133,10 @@ PROBLEMS = [
     (2, 8, 8, 12, 3, 2, 1, 4),
     (20, 4, 5, 6, 3, 1, 1, 1),
     (2, 48, 4, 130, 3, 2, 1, 1),
+    (3, 6, 14, 16, 5, 1, 0, 1),
+    (2, 3, 12, 20, 3, 1, 1, 1),
+    (2, 4, 12, 3, 3, 2, 1, 1),
+    (3, 120, 4, 256, 1, 1, 0, 1),
 ]
 
 
@@ -133,6 +146,70 @@ PROBLEMS = [
 def test_problems(numbers: tuple[int, ...], kind: str, isa: Any) -> None:
     spec, n, c, k = problem(*numbers)
     check(spec, n, c, k, kind, isa)
+
+
+def faces(spec: ConvSpec, cin: int, cout: int) -> dict[str, Contraction]:
+    """The faces of a problem between dense images in one border."""
+    wide, (h, _), (y, _) = spec.low[0], spec.input, spec.output
+    x, dx, g = ((n * n * c, n * c, c) for n, c in ((h + 2 * wide, cin), (h, cin), (y, cout)))
+    gv = tuple(n * cout for n in ((y + 2 * h) ** 2, y + 2 * h, 1))
+    return {
+        "forward": convolution.forward(spec, cin, cout, x, g),
+        "input_grad": convolution.input_grad(spec, cin, cout, gv, dx)[0],
+        "weight_grad": convolution.weight_grad(spec, cin, cout, x, g),
+    }
+
+
+@pytest.mark.skipif(bool(ISAS["avx512"].missing()), reason="no such vectors here")
+@pytest.mark.parametrize(
+    ("numbers", "face", "note"),
+    [
+        ((64, 1, 28, 6, 5, 1, 2, 1), "forward", "2 pixels as lanes"),
+        ((64, 1, 28, 6, 5, 1, 2, 1), "weight_grad", "2 pixels as lanes"),
+        ((64, 6, 14, 16, 5, 1, 0, 1), "forward", ""),
+        ((64, 6, 14, 16, 5, 1, 0, 1), "input_grad", "added up in memory"),
+        ((8, 64, 56, 64, 3, 1, 1, 1), "input_grad", ""),
+    ],
+    ids=str,
+)
+def test_few_lanes_are_filled(numbers: tuple[int, ...], face: str, note: str) -> None:
+    spec, _, c, k = problem(*numbers)
+    best = ways(faces(spec, c, k)[face], ISAS["avx512"], keep_rows=False)
+    assert best[0][1].note == note
+    assert all(x.cycles <= y.cycles for (_, x), (_, y) in itertools.pairwise(best))
+
+
+@pytest.mark.parametrize("isa", HERE, ids=lambda isa: isa.name)
+@pytest.mark.parametrize(("numbers", "face"), [(PROBLEMS[2], "forward"), (PROBLEMS[8], "input_grad")], ids=str)
+def test_epilogue_sees_pixels_and_channels(numbers: tuple[int, ...], face: str, isa: Any) -> None:
+    """However a contraction is written, its epilogue gets the indices of the contraction as it is given."""
+    spec, n, c, k = problem(*numbers)
+    contraction = faces(spec, c, k)[face]
+    size = 1 + sum((n if d.size == BATCH else d.size) * abs(d.a) for d in (*contraction.outer, *contraction.rows))
+    images = math.prod(d.size for d in contraction.rows) * contraction.lanes.size
+    extents = [d.size for d in contraction.rows]
+
+    def epilogue(t: Text, place: Place, sums: Value, mask: Value | None) -> None:
+        at: Any = place.lane
+        for i, step in zip((place.outer[0], *place.rows), (images, *(d.c for d in contraction.rows)), strict=True):
+            at = t.add(at, t.mul(i, step))
+        factor = t.load(t.at(t.slot(4), at, "float"), "float", sums.lanes, mask)
+        t.store(t.op("fmul", sums, factor), t.at(t.slot(2), at, "float"), mask)
+
+    rng = np.random.default_rng(0)
+    a, b = (np.asarray(rng.standard_normal(m), np.float32) for m in (3 * size, c * k * math.prod(spec.kernel)))
+    factors = np.asarray(rng.standard_normal((n, *extents, contraction.lanes.size)), np.float32)
+    plain, found = np.full_like(factors, CANARY), np.full_like(factors, CANARY)
+    start = a[size:].ctypes.data
+    run(contraction, isa, start, b.ctypes.data, plain, n)
+    kernel = build(contraction, isa, epilogue=epilogue)
+    packed = np.zeros(kernel.pack.size(n) if kernel.pack else 1, np.float32)
+    if kernel.pack:
+        call(kernel.pack.text, isa, [b.ctypes.data, packed.ctypes.data], kernel.pack.tasks(n))
+    read = packed if kernel.pack else b
+    slots = [start, read.ctypes.data, found.ctypes.data, n, factors.ctypes.data]
+    call(kernel.text, isa, slots, kernel.tasks(n))
+    np.testing.assert_allclose(found, plain * factors, rtol=1e-5, atol=1e-5)
 
 
 @st.composite

@@ -1,0 +1,157 @@
+"""A plan as text: what each call does, what was chosen for it and what was not, and where the memory goes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from juanji.engine.calls import Call, parts
+from juanji.engine.compiled import Compiled
+from juanji.engine.fuse import VIEWS
+from juanji.engine.layout import Layout
+from juanji.engine.plan import Plan
+from juanji.engine.profile import layer, stages_of, traffic
+from juanji.graph import Node
+from juanji.kernels.contraction import BATCH, Contraction
+from juanji.kernels.isa import ISA
+from juanji.kernels.lowering import Place
+from juanji.kernels.schedule import IMAGES, Schedule, candidates
+from juanji.table import aligned
+
+SHOWN = 2  # schedules that were not chosen
+MEMORY = {
+    "cells": "parameters, statistics, the optimiser's state",
+    "activations": "what one call hands to another",
+    "packed": "copies in the order in which products read them",
+    "partial sums": "of products that are added up afterwards",
+    "constants": "with arguments and results, which keep their place",
+    "arena": "what all these but cells take, since buffers share memory",
+}
+
+
+def explain_plan(compiled: Compiled | Plan, *args: Any) -> str:
+    """What a compiled function, or its plan, does for these arguments, call by call, and why in this way.
+
+    For each call: its level (calls of one level run beside each other), stage ("ahead": only when cells have changed),
+    layer, number of tasks and the bytes it reads and writes; the operators that it computes; for products the tile that
+    was chosen, the cycles that the model of the cost expects if one thread does everything, the share of the machine's
+    best that this would be, and the nearest tiles that were not chosen. The memory comes last::
+
+        print(jj.explain_plan(compiled, x, y))
+    """
+    plan: Plan = compiled.plan(*args) if isinstance(compiled, Compiled) else compiled
+    known, stages = problems(plan), stages_of(plan)
+    lines = [f"{len(plan.calls)} calls for {plan.isa.name}"]
+    for call in sorted(plan.calls, key=lambda call: call.level):
+        size = f"{len(parts(call))} tasks, {traffic(plan, call) / 1e6:.2f} MB"
+        stage = "ahead" if call in plan.prepared else stages[call]
+        lines += [f"{call.level:>4} {stage:<9} {layer(plan, call) or '·'}  {call.what}  ({size})"]
+        lines += [f"{'':15}{note}" for note in notes(plan, call, known)]
+    return "\n".join([*lines, "", *memory_lines(plan)])
+
+
+def notes(plan: Plan, call: Call, known: Mapping[Call, Problem]) -> Iterator[str]:
+    """What there is to say about a call."""
+    computed = operators(plan, call)
+    if len(computed) > 1:
+        yield "computes " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in computed.items())
+    if call in known:
+        yield from choice(call, known[call], plan.isa)
+    elif call.reason:
+        yield call.reason
+
+
+def operators(plan: Plan, call: Call) -> Counter[str]:
+    """The operators whose results a call computes, stored or not; views cost nothing and are left out."""
+    program, stored = plan.draft.program, plan.draft.layouts
+    written = [program.writes[cell] for key in call.writes if call.commits and (cell := plan.draft.homes.get(key))]
+    made = [x for node in program.nodes for x in node.outputs if id(x) in call.writes]
+    todo, seen, names = deque([*made, *written]), set[int](), Counter[str]()
+    first = {id(x) for x in todo}
+    while todo:
+        x = todo.popleft()
+        node = program.producers.get(id(x))
+        if node is None or id(node) in seen or (id(x) in stored and id(x) not in first):
+            continue
+        seen.add(id(node))
+        names[node.name] += node.name not in VIEWS
+        todo += node.inputs
+    return +names
+
+
+# Choices
+
+Problem = tuple[Contraction, int]
+
+
+def problems(plan: Plan) -> dict[Call, Problem]:
+    """The contraction of each call that is one, with its batch; found again from the nodes, in their order."""
+    nodes: dict[tuple[str, str], deque[Problem]] = defaultdict(deque)
+    for node in plan.draft.program.nodes:
+        if "contraction" in node.record.lower:
+            product = node.record.lower["contraction"](node, places(plan, node))
+            nodes[node.path, node.name] += [(each, product.batch) for each in product.contractions]
+    known = {}
+    for call in plan.calls:
+        waiting = nodes[call.path, call.what.split("+")[0]]
+        if call.products and waiting:
+            known[call] = waiting.popleft()
+    return known
+
+
+def places(plan: Plan, node: Node) -> dict[int, Place]:
+    """Where a node's operands lie; a result that is in no memory is taken for a dense one."""
+    dense = {id(x): Place(id(x), Layout(x.shape, x.dtype).strides) for x in node.outputs}
+    return dense | plan.draft.places
+
+
+def choice(call: Call, problem: Problem, isa: ISA) -> Iterator[str]:
+    """The schedule of a call, beside those that the model of the cost thinks worse."""
+    contraction, batch = problem
+    for keep in (False, True):
+        simple = contraction.upward().simplified(keep_rows=keep)
+        found = candidates(simple, isa)
+        chosen = next((each for each in found if str(each) in call.reason), None)
+        if chosen:
+            cycles = chosen.cycles * batch / images(simple)
+            best = call.products / (2 * isa.lanes(simple.kind)) / max(cycles, 1)
+            yield f"{call.reason}; {cycles:,.0f} cycles expected, {best:.0%} of the best"
+            yield from refused(chosen, [each for each in found if each is not chosen])
+            return
+    yield call.reason
+
+
+def images(contraction: Contraction) -> int:
+    """How many images the model's cycles are for."""
+    return 4 * IMAGES if any(d.size == BATCH for d in contraction.rows) else 1
+
+
+def refused(chosen: Schedule, others: Sequence[Schedule]) -> Iterator[str]:
+    """The nearest schedules that were not chosen, and by how much they are worse."""
+    shown = [f"{each} (+{each.cycles / max(chosen.cycles, 1) - 1:.1%})" for each in others[:SHOWN]]
+    if shown:
+        more = f"; {len(others) - len(shown)} more" if len(others) > len(shown) else ""
+        yield f"not {'; '.join(shown)}{more}"
+
+
+# Memory
+
+
+def memory(plan: Plan) -> dict[str, int]:
+    """Bytes by what they are for."""
+    draft, sizes = plan.draft, Counter(dict.fromkeys(MEMORY, 0))
+    lasting = plan.lasting()
+    for key, size in draft.sizes.items():
+        if isinstance(key, tuple):
+            sizes["packed" if key[0] == "packed" else "partial sums"] += size
+        else:
+            sizes["constants" if key in lasting else "activations"] += size
+    sizes["cells"] = sum(home.array.nbytes for home in plan.homes.values())
+    sizes["arena"] = plan.peak
+    return dict(sizes)
+
+
+def memory_lines(plan: Plan) -> Iterator[str]:
+    rows = [(name, f"{size / 1e6:.2f} MB", MEMORY[name]) for name, size in memory(plan).items()]
+    yield from aligned([*rows, ("all", f"{plan.memory() / 1e6:.2f} MB", "cells and arena")], right=(1,))
