@@ -6,12 +6,18 @@ slot, which LLVM turns into a register; that spares every loop its phi nodes.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+
+@functools.cache
+def vector(kind: str, lanes: int) -> str:
+    return f"<{lanes} x {kind}>"
+
 
 KINDS = {
     "float32": "float",
@@ -27,17 +33,20 @@ KINDS = {
 SIZES = {"float": 4, "double": 8, "i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "ptr": 8}
 
 
-@dataclass(frozen=True, slots=True)
 class Value:
-    """A number, a pointer, or a vector of numbers: an LLVM register or literal and its type."""
+    """A number, a pointer, or a vector of numbers: an LLVM register or literal and its type. It never changes."""
 
-    text: str
-    kind: str
-    lanes: int = 1
+    __slots__ = ("kind", "lanes", "text", "type")
 
-    @property
-    def type(self) -> str:
-        return self.kind if self.lanes == 1 else f"<{self.lanes} x {self.kind}>"
+    def __init__(self, text: str, kind: str, lanes: int = 1) -> None:
+        self.text, self.kind, self.lanes = text, kind, lanes
+        self.type = kind if lanes == 1 else vector(kind, lanes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Value) and (self.text, self.type) == (other.text, other.type)
+
+    def __hash__(self) -> int:
+        return hash((self.text, self.type))
 
     @property
     def suffix(self) -> str:
@@ -64,15 +73,14 @@ def literal(value: Any, kind: str) -> str:
     return str(int(value))
 
 
+@functools.cache
 def const(value: Any, kind: str, lanes: int = 1) -> Value:
     one = literal(value, kind)
-    if lanes == 1:
-        return Value(one, kind)
-    return Value("<" + ", ".join([f"{kind} {one}"] * lanes) + ">", kind, lanes)
+    return Value(one if lanes == 1 else f"splat ({kind} {one})", kind, lanes)
 
 
 def index(value: Int) -> Value:
-    return const(value, "i64") if isinstance(value, int) else value
+    return value if isinstance(value, Value) else const(value, "i64")
 
 
 class Text:
@@ -175,7 +183,7 @@ class Text:
         if lanes == 1 or x.lanes == lanes:
             return x
         if not x.text.startswith("%"):
-            return Value("<" + ", ".join([f"{x.kind} {x.text}"] * lanes) + ">", x.kind, lanes)
+            return Value(f"splat ({x})", x.kind, lanes)
         vector = f"<{lanes} x {x.kind}>"
         first = self.value(f"insertelement {vector} poison, {x}, i32 0", x.kind, lanes)
         return self.value(f"shufflevector {first}, {vector} poison, <{lanes} x i32> zeroinitializer", x.kind, lanes)
