@@ -109,6 +109,8 @@ class Door:
 
     def check(self, arrays: Sequence[Array]) -> None:
         """Raise what the definitions raise for these arguments."""
+        if not self.checks:
+            return
         pairs = zip(self.inputs, arrays, strict=True)
         values = {id(x): Tensor.result(array.view(), x.shape, x.dtype) for x, array in pairs if id(x) in self.needed}
         for node in self.steps:

@@ -30,6 +30,7 @@ COSTS = {"div": 4, "sqrt": 4, "power": 4} | dict.fromkeys(
 )
 ENDED = ("conv", "conv_input_grad", "matmul")
 SMALL = 4096
+NEAR = 4 << 20  # bytes that come from a cache
 
 
 @dataclass(eq=False)
@@ -245,7 +246,11 @@ class Fuser:
         if node is None or node.name not in ENDED or unit.walk is None or unit.walk.axes:
             return False
         (y,) = node.outputs
-        return y.shape == unit.walk.shape and id(y) in unit.reads
+        if y.shape != unit.walk.shape or id(y) not in unit.reads:
+            return False
+        # Products wait for what their end reads from far away; a walk over memory would have read it in passing.
+        others = sum(x.size * x.dtype.itemsize for x in unit.reads.values() if x is not y)
+        return others <= NEAR
 
     def same_place(self, unit: Unit, x: Tensor) -> bool:
         """Whether a walk reads x only where it stands itself."""

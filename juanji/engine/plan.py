@@ -24,7 +24,7 @@ LINE = 64
 class Plan:
     """A traced function as machine code, for one set of shapes.
 
-    `bind(arrays)` puts arguments in, `run()` does the work, `results()` copies what came out. `memory()` tells what it
+    `bind(arrays)` says which arrays to read, `run()` does the work, `results()` copies what came out. `memory()` tells what it
     needs before it has run, `str(plan)` every call with its reason.
     """
 
@@ -38,17 +38,20 @@ class Plan:
         self.flag = state.aligned((1,), np.dtype(np.uint8))
         self.homes = {key: state.home(cell) for key, cell in draft.homes.items()}
         self.fill_constants()
-        self.inputs = [self.view(x) for x in draft.program.inputs]
+        self.given = {id(x): number for number, x in enumerate(draft.program.inputs)}
+        self.entrances: list[tuple[Array, int, int]] = []
+        self.arguments: list[Array] = []
         self.first = self.tabulate([call for call in self.calls if call in self.prepared])
         self.table = self.tabulate([call for call in self.calls if call not in self.prepared])
         self.versions: list[int] | None = None
+        self.outputs = [(x, None if x.has_value else self.view(x)) for x in draft.program.outputs]
 
     def lasting(self) -> set[Any]:
-        """Buffers that nothing else may use: inputs, outputs, constants, and what is computed ahead of all steps."""
+        """Buffers that nothing else may use: outputs, constants, and what is computed ahead of all steps."""
         program = self.draft.program
         outputs = {place.key for x in program.outputs if (place := self.draft.places.get(id(x)))}
         ahead = {key for call in self.prepared for key in call.writes}
-        return {*map(id, program.inputs), *self.draft.constants, *outputs, *ahead}
+        return {*self.draft.constants, *outputs, *ahead}
 
     # Memory
 
@@ -68,6 +71,8 @@ class Plan:
             return self.flag.ctypes.data
         if slot in self.homes:
             return self.homes[slot].address
+        if slot in self.given:
+            return 0  # `bind` puts it in
         start = self.arena.address + self.offsets[slot]
         known = self.draft.layouts.get(slot)
         return start + (known.origin * known.dtype.itemsize if known else 0)
@@ -105,6 +110,8 @@ class Plan:
             slot += len(call.slots)
             phases[-1][1] = len(entries)
         kept = [phase for phase in phases if phase[1] > phase[0]]
+        flat = [slot for call in calls for slot in call.slots]
+        self.entrances += [(arguments, i, self.given[slot]) for i, slot in enumerate(flat) if slot in self.given]
         table = threads.Table(entries, kept)
         self.keep = (*getattr(self, "keep", ()), arguments)
         return table
@@ -112,9 +119,11 @@ class Plan:
     # Running
 
     def bind(self, arrays: Sequence[Any]) -> None:
-        """Copy arguments in, in the order of the trace."""
-        for view, array in zip(self.inputs, arrays, strict=True):
-            np.copyto(view, array)
+        """Have the steps to come read these arrays, in the order of the trace, where they lie."""
+        self.arguments = [np.ascontiguousarray(array) for array in arrays]
+        places = [array.__array_interface__["data"][0] for array in self.arguments]
+        for table, slot, number in self.entrances:
+            table[slot] = places[number]
 
     def run(self) -> bool:
         """One step. Cells that changed outside are brought in first; False if a value was not finite, and then nothing
@@ -138,15 +147,12 @@ class Plan:
 
     def results(self) -> Any:
         """What the function returned, copied out."""
-        program = self.draft.program
-        found = {id(x): self.result(y) for x, y in zip(self.returned(), program.outputs, strict=True)}
-        return tree.map(lambda leaf: found.get(id(leaf), leaf), program.structure)
-
-    def returned(self) -> list[Tensor]:
-        return [x for x in tree.leaves(self.draft.program.structure) if isinstance(x, Tensor)]
-
-    def result(self, x: Tensor) -> Tensor:
-        return x if x.has_value else Tensor(self.view(x))
+        structure = self.draft.program.structure
+        if isinstance(structure, Tensor):
+            return copied_out(*self.outputs[0])
+        leaves = (x for x in tree.leaves(structure) if isinstance(x, Tensor))
+        found = {id(x): copied_out(*output) for x, output in zip(leaves, self.outputs, strict=True)}
+        return tree.map(lambda leaf: found.get(id(leaf), leaf), structure)
 
     # Explanations
 
@@ -159,6 +165,11 @@ class Plan:
         for call in sorted(self.calls, key=lambda call: call.level):
             rows.append((str(call.level), call.path, call.what, str(len(parts(call))), call.reason))
         return "\n".join([*aligned(rows), f"memory {self.memory() / 1e6:.1f} MB"])
+
+
+def copied_out(x: Tensor, view: Array | None) -> Tensor:
+    """A result by itself; a constant is one already."""
+    return x if view is None else Tensor.result(view.copy(), x.shape, x.dtype)
 
 
 def preparations(draft: Draft) -> set[Call]:

@@ -129,8 +129,9 @@ class Planner:
         for key, border in self.borders.items():
             if key in self.layouts and any(map(any, border)):
                 self.add_border(key)
+        given = {id(x) for x in self.program.inputs}
         for key, each in self.layouts.items():
-            if key not in self.settled and key not in self.homes:
+            if key not in self.settled and key not in self.homes and key not in given:
                 self.sizes[key] = each.nbytes
         return Draft(
             self.program, self.places, self.layouts, self.calls, self.sizes, self.homes, self.constants,
@@ -242,18 +243,19 @@ class Planner:
 def copy_cells(program: Program) -> None:
     """Put copies where a cell's own value would not do.
 
-    A convolution needs one that can have a border; and where a cell is to get another's old value, that may be gone.
+    A convolution needs one that can have a border, which neither cells nor arguments have; where a cell is to get
+    another's old value, that may be gone; and what is returned must not be an argument itself.
     """
-    cells = {id(x) for x in program.cells.values()}
+    cells, given = {id(x) for x in program.cells.values()}, {id(x) for x in program.inputs}
     for cell, x in program.writes.items():
-        root = x
-        while id(root) in program.producers and program.producers[id(root)].name in VIEWS:
-            (root,) = program.producers[id(root)].inputs
-        if id(root) in cells and x is not program.cells.get(cell):
+        if id(origin(program, x)) in cells | given and x is not program.cells.get(cell):
             program.writes[cell] = copied(program, x, len(program.nodes))
+    program.outputs = [
+        copied(program, x, len(program.nodes)) if id(origin(program, x)) in given else x for x in program.outputs
+    ]
     for node in list(program.nodes):
         place = FACES.get(node.name, -1)
-        if place < 0 or id(node.inputs[place]) not in cells:
+        if place < 0 or id(node.inputs[place]) not in cells | given:
             continue
         x = node.inputs[place]
         x = copied(program, x, 0)
@@ -261,6 +263,13 @@ def copy_cells(program: Program) -> None:
         changed = Node(node.record, inputs, node.attrs, node.outputs, node.path)
         program.nodes[program.nodes.index(node)] = changed
         program.producers.update((id(y), changed) for y in node.outputs)
+
+
+def origin(program: Program, x: Tensor) -> Tensor:
+    """The tensor that x is a view of."""
+    while id(x) in program.producers and program.producers[id(x)].name in VIEWS:
+        (x,) = program.producers[id(x)].inputs
+    return x
 
 
 def copied(program: Program, x: Tensor, position: int) -> Tensor:

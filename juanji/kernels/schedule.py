@@ -17,6 +17,7 @@ NEAR = 384 << 10  # bytes that stay in the second cache while they are used
 TASK = 5_000  # cycles that are worth a task of their own
 LARGE = 60_000  # cycles of a task where there are many
 TASKS = 16  # that balance well over a few threads
+SHARES = 48  # of a weight gradient: each is long, and the last ones are waited for
 IMAGES = 8  # the batch that is assumed where its size would matter
 MEETING = 1 << 10  # bytes: what lies a multiple of them apart meets in a few places of the first cache
 SCRATCH = 32 << 10  # bytes on the stack of a thread
@@ -271,7 +272,7 @@ def weight_groups(
 ) -> tuple[bool, int, int]:
     """Tasks of a sum over the batch: fewer parts of C where even a small batch is cut into chunks."""
     blocks, across = lane_blocks(contraction, isa, vectors), row_tiles(contraction, box)
-    wanted = max(1, round(TASKS / chunk_count(contraction, FEW_IMAGES)))
+    wanted = max(1, round(SHARES / chunk_count(contraction, FEW_IMAGES)))
     lane_groups = min(blocks, wanted)
     row_groups = min(across, -(-wanted // lane_groups))
     return False, -(-across // row_groups), -(-blocks // lane_groups)
@@ -298,7 +299,7 @@ def reduction_blocks(contraction: Contraction, lanes: int) -> tuple[int, ...]:
     if not contraction.sums_batch:
         return (1,) * contraction.passes
     image = sum(footprint(contraction, lanes)) * SIZES[contraction.kind]
-    images = max(1, min(NEAR // image, -(-512 // contraction.terms)), -(-256 // contraction.terms))
+    images = max(1, min(NEAR // image, -(-256 // contraction.terms)), -(-192 // contraction.terms))
     if image <= NEAR or len(contraction.reduce) < 2:
         return (images,)
     pixels = contraction.reduce[1].size
