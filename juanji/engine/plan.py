@@ -24,8 +24,8 @@ LINE = 64
 class Plan:
     """A traced function as machine code, for one set of shapes.
 
-    `bind(arrays)` says which arrays to read, `run()` does the work, `results()` copies what came out. `memory()` tells what it
-    needs before it has run, `str(plan)` every call with its reason.
+    `bind(arrays)` says which arrays to read, `run()` does the work, `results()` copies what came out. `memory()` tells
+    what it needs before it has run, `str(plan)` every call with its reason.
     """
 
     def __init__(self, draft: Draft, isa: ISA) -> None:

@@ -52,7 +52,7 @@ def simplify(graph: Graph) -> Program:
     new = simplifier.of
     writes = {cell: new(x) for cell, x in graph.writes.items()}
     outputs = [new(x) for x in outputs]
-    kept = used(simplifier.nodes, [*outputs, *writes.values()])
+    kept = narrowed(used(simplifier.nodes, [*outputs, *writes.values()]), {id(x) for x in (*outputs, *writes.values())})
     return Program(
         kept,
         list(graph.inputs),
@@ -108,6 +108,28 @@ def used(nodes: Sequence[Node], wanted: Sequence[Tensor]) -> list[Node]:
             kept.append(node)
             needed.update(id(x) for x in node.inputs if x is not None)
     return kept[::-1]
+
+
+def narrowed(nodes: list[Node], wanted: set[int]) -> list[Node]:
+    """Places of largest elements that only pooling and its gradient look at, in 32 bits instead of 64."""
+    others = {
+        id(x)
+        for node in nodes
+        for i, x in enumerate(node.inputs)
+        if (node.name, i) not in (("window_gather", 1), ("window_scatter", 1))
+    }
+    narrow: dict[int, Tensor] = {}
+    result = []
+    for node in nodes:
+        (x,) = node.outputs[:1]
+        if node.name == "window_argmax" and id(x) not in others | wanted:
+            narrow[id(x)] = Tensor.spec(x.shape, "int32")
+            node = Node(node.record, node.inputs, node.attrs, (narrow[id(x)],), node.path)
+        elif any(id(y) in narrow for y in node.inputs):
+            inputs = tuple(narrow.get(id(y), y) for y in node.inputs)
+            node = Node(node.record, inputs, node.attrs, node.outputs, node.path)
+        result.append(node)
+    return result
 
 
 class Simplifier:

@@ -244,8 +244,8 @@ def beats(code: Lowering, x: Value, best: Value, unsigned: bool = False) -> Valu
     t = code.text
     if not x.is_float:
         return t.compare("ugt" if unsigned else "sgt", x, best)
-    larger = t.compare("ogt", x, best)
-    return t.op("or", larger, t.op("and", t.compare("uno", x, x), t.compare("ord", best, best)))
+    # Unordered or greater: also if either is NaN, which only x may be.
+    return t.op("and", t.compare("ugt", x, best), t.compare("ord", best, best))
 
 
 @lowers("argmax")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from juanji.graph import PRIMITIVES, Node
 from juanji.kernels.elements import beats, dense, held, lowers, lowest, unravelled, wide, zero
 from juanji.kernels.lowering import Index, Indices, Lowering
-from juanji.kernels.text import Value, const
+from juanji.kernels.text import KINDS, Value, const
 from juanji.ops.convspec import ConvSpec
 
 UNROLLED = 16
@@ -45,7 +45,8 @@ def seen(code: Lowering, spec: ConvSpec, y: Indices, tap: Indices) -> tuple[Indi
 
 @lowers("window_argmax")
 def window_argmax(code: Lowering, node: Node, at: Indices) -> Value:
-    return search(code, node, at)[1]
+    place, kind = search(code, node, at)[1], KINDS[node.outputs[0].dtype.name]
+    return place if place.kind == kind else code.text.convert("sext", place, kind)
 
 
 def search(code: Lowering, node: Node, at: Indices) -> tuple[Value, Value]:
@@ -55,16 +56,20 @@ def search(code: Lowering, node: Node, at: Indices) -> tuple[Value, Value]:
     (x,) = node.inputs
     spec, t, lanes = node.attrs["spec"], code.text, code.lanes
     best = t.variable(t.splat(lowest(x.dtype), lanes))
-    place = t.variable(const(-1, "i64", lanes))
+    place = t.variable(const(-1, "i32", lanes))
 
     def look(tap: Indices) -> None:
         where, inside = seen(code, spec, at[1:-1], tap)
         here = t.splat(code.value(x, (at[0], *where, at[-1])), lanes)
-        number = t.splat(code.integer(code.total(where, dense(spec.input))), lanes)
+        number = t.splat(t.convert("trunc", code.integer(code.total(where, dense(spec.input))), "i32"), lanes)
+        if inside is None and all(k == Index() for k in tap) and spec.taps <= UNROLLED:
+            t.set(best, here)
+            t.set(place, number)
+            return
         wins = beats(code, here, t.get(best), x.dtype.kind == "u")
-        # The first element inside is taken even if it is as code as can be.
-        none = t.compare("slt", t.get(place), const(0, "i64", lanes))
-        wins = t.op("or", wins, none)
+        if inside is not None or spec.taps > UNROLLED:
+            # The first element inside is taken even if it is as small as can be.
+            wins = t.op("or", wins, t.compare("slt", t.get(place), const(0, "i32", lanes)))
         wins = wins if inside is None else t.op("and", wins, t.splat(inside, lanes))
         t.set(best, t.select(wins, here, t.get(best)))
         t.set(place, t.select(wins, number, t.get(place)))
@@ -136,6 +141,7 @@ def window_scatter(code: Lowering, node: Node, at: Indices) -> Value:
     for window, _, inside in covering(code, spec, at[1:-1]):
         index = (at[0], *window, at[-1])
         chosen = code.value(places, index)
+        here = here if here.kind == chosen.kind else t.convert("trunc", here, chosen.kind)
         lanes = max(chosen.lanes, here.lanes)
         hit = t.compare("eq", t.splat(chosen, lanes), t.splat(here, lanes))
         share = code.either(code.both(inside, hit), code.value(g, index), zero(g))
