@@ -42,13 +42,14 @@ def target_machine(isa: ISA) -> Any:
 
 
 def optimised(text: str, isa: ISA) -> Any:
-    """The text as a module, cleaned up. Vectorising and unrolling are off: the text has done that."""
+    """The text as a module, with its stack slots in registers. All else that LLVM could do the text has done."""
     module = llvm.parse_assembly(text, llvm.create_context())
-    machine = target_machine(isa)
-    options = llvm.create_pipeline_tuning_options(speed_level=1)
-    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = options.loop_interleaving = False
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    passes = llvm.create_new_function_pass_manager()
+    passes.add_sroa_pass()
+    builder = llvm.create_pass_builder(target_machine(isa), llvm.create_pipeline_tuning_options(speed_level=1))
+    for function in module.functions:
+        if not function.is_declaration:
+            passes.run(function, builder)
     return module
 
 

@@ -141,14 +141,20 @@ class PackingText:
 
     def square(self, b: Value, c: Value, d: Dim, steps: int, vectors: int, tail: int) -> None:
         """A few steps by a block of lanes."""
+        full = vectors if tail == self.width else vectors - 1
+        self.t.loop(0, full, lambda v: self.column(b, c, d, steps, v, self.width))
+        if full < vectors:
+            self.column(b, c, d, steps, full, tail)
+        for v in range(vectors, self.packing.vectors):
+            self.column(b, c, d, steps, v, 0)
+
+    def column(self, b: Value, c: Value, d: Dim, steps: int, v: Int, lanes: int) -> None:
+        """A few steps by vector v, which has so many lanes of B; the others are zero."""
         t, width = self.t, self.width
-        zero = Value("zeroinitializer", self.kind, width)
-        for v in range(self.packing.vectors):
-            lanes = width if v < vectors - 1 else tail
-            there = t.at(b, v * width * self.source.lanes.b, self.kind)
-            found = self.vectors(there, d, steps, lanes) if v < vectors else [zero] * steps
-            for i, x in enumerate(found):
-                t.store(x, t.at(c, i * d.c + v * width, self.kind))
+        there = t.at(b, t.mul(v, width * self.source.lanes.b), self.kind)
+        found = self.vectors(there, d, steps, lanes) if lanes else [const(0, self.kind, width)] * steps
+        for i, x in enumerate(found):
+            t.store(x, t.at(t.at(c, t.mul(v, width), self.kind), i * d.c, self.kind))
 
     def vectors(self, b: Value, d: Dim, steps: int, lanes: int) -> list[Value]:
         """One vector of lanes for each step; those of lanes that there are not are zero."""
