@@ -51,17 +51,18 @@ def infer(case: dict[str, Any]) -> Run:
 
 
 def layer(case: dict[str, Any]) -> Run:
-    """One face, without copying operands in and out."""
+    """One face, its images where a network has them: in memory with a border, which whoever makes them writes along."""
     problem = Problem.parse(case["problem"])
     x, w, g = data.operands(problem)
     spec = plan("conv", problem.size, problem.taps, problem.stride, problem.padding, problem.dilation, problem.groups)
     options = {name: getattr(problem, name) for name in ("stride", "padding", "dilation", "groups")}
-    function, arrays = {
-        "forward": (lambda x, w: jj.conv(x, w, **options), (x, w)),
-        "input-gradient": (lambda w, g: conv_input_grad(w, g, spec=spec), (w, g)),
-        "weight-gradient": (lambda x, g: conv_weight_grad(x, g, spec=spec), (x, g)),
+    images, gradient = jj.Tensor(x), jj.Tensor(g)
+    function, argument = {
+        "forward": (lambda w: jj.conv(images, w, **options), w),
+        "input-gradient": (lambda w: conv_input_grad(w, gradient, spec=spec), w),
+        "weight-gradient": (lambda g: conv_weight_grad(images, g, spec=spec), g),
     }[case["face"]]
-    return jj.compile(function).plan(*arrays).run
+    return jj.compile(function).plan(argument).run
 
 
 def prepare(case: dict[str, Any], settings: dict[str, Any]) -> Run:

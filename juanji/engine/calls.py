@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from juanji.engine.layout import Layout
+from juanji.kernels.contraction import Contraction
 from juanji.kernels.fused import Code, lower_flag
 from juanji.kernels.isa import ISA
 from juanji.kernels.text import KINDS, Int, Text, Value, const, kernel_text
@@ -27,6 +28,7 @@ class Call:
     products  multiplications with additions; nbytes what it reads and writes at least
     reason  why it is done in this way
     commits whether it writes a cell, after which its old value is gone
+    problem the contraction that it is, and the batch
     """
 
     text: str
@@ -42,6 +44,7 @@ class Call:
     reason: str = ""
     level: int = 0
     commits: bool = False
+    problem: tuple[Contraction, int] | None = None
 
     @classmethod
     def of(cls, code: Code, reads: Any, writes: Any, what: str, path: str) -> Call:

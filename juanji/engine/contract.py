@@ -71,7 +71,7 @@ class Contractor:
             call.reads = frozenset(keys_read(slots, call.writes))
             call.what = "+".join([node.name, *(self.producers[id(x)].name for x in unit.outputs if x is not y)])
         call.products = products(kernel, product.batch)
-        call.reason = str(kernel.schedule)
+        call.reason, call.problem = str(kernel.schedule), (product.contractions[number], product.batch)
         yield call
         if parts:
             yield self.sum(node, target, parts, kernel.part_strides)

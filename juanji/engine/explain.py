@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from juanji.engine.calls import Call, parts
 from juanji.engine.compiled import Compiled
 from juanji.engine.fuse import VIEWS
-from juanji.engine.layout import Layout
 from juanji.engine.plan import Plan
 from juanji.engine.profile import layer, stages_of, traffic
-from juanji.graph import Node
 from juanji.kernels.contraction import BATCH, Contraction
 from juanji.kernels.isa import ISA
-from juanji.kernels.lowering import Place
-from juanji.kernels.schedule import IMAGES, Schedule, candidates
+from juanji.kernels.nest import ways
+from juanji.kernels.schedule import IMAGES, Schedule
 from juanji.table import aligned
 
 SHOWN = 2  # schedules that were not chosen
@@ -41,23 +39,23 @@ def explain_plan(compiled: Compiled | Plan, *args: Any) -> str:
         print(jj.explain_plan(compiled, x, y))
     """
     plan: Plan = compiled.plan(*args) if isinstance(compiled, Compiled) else compiled
-    known, stages = problems(plan), stages_of(plan)
+    stages = stages_of(plan)
     lines = [f"{len(plan.calls)} calls for {plan.isa.name}"]
     for call in sorted(plan.calls, key=lambda call: call.level):
         size = f"{len(parts(call))} tasks, {traffic(plan, call) / 1e6:.2f} MB"
         stage = "ahead" if call in plan.prepared else stages[call]
         lines += [f"{call.level:>4} {stage:<9} {layer(plan, call) or '·'}  {call.what}  ({size})"]
-        lines += [f"{'':15}{note}" for note in notes(plan, call, known)]
+        lines += [f"{'':15}{note}" for note in notes(plan, call)]
     return "\n".join([*lines, "", *memory_lines(plan)])
 
 
-def notes(plan: Plan, call: Call, known: Mapping[Call, Problem]) -> Iterator[str]:
+def notes(plan: Plan, call: Call) -> Iterator[str]:
     """What there is to say about a call."""
     computed = operators(plan, call)
     if len(computed) > 1:
         yield "computes " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in computed.items())
-    if call in known:
-        yield from choice(call, known[call], plan.isa)
+    if call.problem:
+        yield from choice(call, plan.isa)
     elif call.reason:
         yield call.reason
 
@@ -82,40 +80,16 @@ def operators(plan: Plan, call: Call) -> Counter[str]:
 
 # Choices
 
-Problem = tuple[Contraction, int]
 
-
-def problems(plan: Plan) -> dict[Call, Problem]:
-    """The contraction of each call that is one, with its batch; found again from the nodes, in their order."""
-    nodes: dict[tuple[str, str], deque[Problem]] = defaultdict(deque)
-    for node in plan.draft.program.nodes:
-        if "contraction" in node.record.lower:
-            product = node.record.lower["contraction"](node, places(plan, node))
-            nodes[node.path, node.name] += [(each, product.batch) for each in product.contractions]
-    known = {}
-    for call in plan.calls:
-        waiting = nodes[call.path, call.what.split("+")[0]]
-        if call.products and waiting:
-            known[call] = waiting.popleft()
-    return known
-
-
-def places(plan: Plan, node: Node) -> dict[int, Place]:
-    """Where a node's operands lie; a result that is in no memory is taken for a dense one."""
-    dense = {id(x): Place(id(x), Layout(x.shape, x.dtype).strides) for x in node.outputs}
-    return dense | plan.draft.places
-
-
-def choice(call: Call, problem: Problem, isa: ISA) -> Iterator[str]:
+def choice(call: Call, isa: ISA) -> Iterator[str]:
     """The schedule of a call, beside those that the model of the cost thinks worse."""
-    contraction, batch = problem
+    contraction, batch = call.problem  # type: ignore[misc]
     for keep in (False, True):
-        simple = contraction.upward().simplified(keep_rows=keep)
-        found = candidates(simple, isa)
-        chosen = next((each for each in found if str(each) in call.reason), None)
+        found = [schedule for _, schedule in ways(contraction, isa, keep_rows=keep)]
+        chosen = next((each for each in found if str(each) == call.reason), None)
         if chosen:
-            cycles = chosen.cycles * batch / images(simple)
-            best = call.products / (2 * isa.lanes(simple.kind)) / max(cycles, 1)
+            cycles = chosen.cycles * batch / images(contraction)
+            best = call.products / (2 * isa.lanes(contraction.kind)) / max(cycles, 1)
             yield f"{call.reason}; {cycles:,.0f} cycles expected, {best:.0%} of the best"
             yield from refused(chosen, [each for each in found if each is not chosen])
             return

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
+import re
 import sys
 import tempfile
 import warnings
 from pathlib import Path
 
+ENTRY = re.compile("[0-9a-f]{64}")
+UNFINISHED = "unfinished-"
 MAGIC = b"juanji\x01\n"
 
 
@@ -71,7 +73,7 @@ def save(name: str, code: bytes) -> None:
     if place is None:
         return
     with contextlib.suppress(OSError):
-        handle, temporary = tempfile.mkstemp(dir=place)
+        handle, temporary = tempfile.mkstemp(prefix=UNFINISHED, dir=place)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(MAGIC + hashlib.sha256(code).digest() + code)
@@ -81,9 +83,16 @@ def save(name: str, code: bytes) -> None:
             raise
 
 
-def clear() -> tuple[int, int]:
-    """Remove every entry. Returns how many there were and their bytes."""
+def entries() -> list[Path]:
+    """The entries in the folder, whatever else may lie there."""
     place = folder()
-    sizes = [file.stat().st_size for file in place.glob("*") if file.is_file()] if place.is_dir() else []
-    shutil.rmtree(place, ignore_errors=True)
+    return [path for path in place.iterdir() if ENTRY.fullmatch(path.name)] if place.is_dir() else []
+
+
+def clear() -> tuple[int, int]:
+    """Remove every entry, and what was left of unfinished ones. Returns how many there were and their bytes."""
+    found = entries()
+    sizes = [path.stat().st_size for path in found]
+    for path in [*found, *folder().glob(f"{UNFINISHED}*")]:
+        path.unlink(missing_ok=True)
     return len(sizes), sum(sizes)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import llvmlite
@@ -18,9 +16,7 @@ from juanji.kernels.isa import ISA, host_features
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
 
-LOCAL = threading.local()
-LOADED: dict[str, int] = {}
-KEEP: list[Any] = []
+LOADED: dict[tuple[str, str], tuple[Any, int]] = {}  # what keeps a kernel's code in memory, and its address
 LOCK = threading.Lock()
 
 
@@ -31,14 +27,12 @@ def features(isa: ISA) -> str:
     return ",".join([*(f"+{name}" for name in sorted(host_features() - off)), *(f"-{name}" for name in sorted(off))])
 
 
+@functools.cache
 def target_machine(isa: ISA) -> Any:
-    """LLVM's description of the host; each thread has its own, because they are not shared safely."""
-    machines = LOCAL.__dict__.setdefault("machines", {})
-    if isa.name not in machines:
-        machines[isa.name] = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=features(isa), opt=2, codemodel="jitdefault", jit=True
-        )
-    return machines[isa.name]
+    """LLVM's description of the host, as far as the instruction set goes."""
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features(isa), opt=2, codemodel="jitdefault", jit=True
+    )
 
 
 def optimised(text: str, isa: ISA) -> Any:
@@ -74,17 +68,14 @@ def linker() -> Any:
 
 
 def addresses(texts: Sequence[str], isa: ISA) -> list[int]:
-    """The address of each text's `kernel`, compiled in as many threads as there are processors."""
+    """The address of each text's `kernel`, compiled where no run before has done so.
+
+    One after the other: llvmlite lets one thread at a time into LLVM.
+    """
     with LOCK:
-        missing = [text for text in dict.fromkeys(texts) if (isa.name + text) not in LOADED]
-        if len(missing) > 1:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                codes = list(pool.map(lambda text: object_code(text, isa), missing))
-        else:
-            codes = [object_code(text, isa) for text in missing]
-        for text, code in zip(missing, codes, strict=True):
-            library = llvm.JITLibraryBuilder().add_object_img(code).export_symbol("kernel")
-            tracker = library.link(linker(), f"kernel{len(KEEP)}")
-            KEEP.append(tracker)
-            LOADED[isa.name + text] = tracker["kernel"]
-        return [LOADED[isa.name + text] for text in texts]
+        for text in dict.fromkeys(texts):
+            if (isa.name, text) not in LOADED:
+                library = llvm.JITLibraryBuilder().add_object_img(object_code(text, isa)).export_symbol("kernel")
+                tracker = library.link(linker(), f"kernel{len(LOADED)}")
+                LOADED[isa.name, text] = tracker, tracker["kernel"]
+        return [LOADED[isa.name, text][1] for text in texts]

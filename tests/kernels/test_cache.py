@@ -202,9 +202,12 @@ def test_clearing(folder):
     code(9), code(10)
     size = sum(entry.stat().st_size for entry in folder.iterdir())
     assert cache.clear() == (2, size)
-    assert not folder.exists()
+    assert not list(folder.iterdir())
     code(9)
+    stranger = folder / "picture.png"
+    stranger.write_bytes(b"not ours")
     assert cache.clear()[0] == 1
+    assert list(folder.iterdir()) == [stranger]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import juanji as jj
+from juanji.ops.norm import batch_norm_train
 
 TINY = {
     "perceptron": {"hidden": (24, 17), "input_size": 9},
@@ -126,3 +127,15 @@ def test_dropout_masks_are_those_of_the_definitions():
         assert before is None or (before != mine[0].array).any()
         before = mine[0].array
     agree(values(net), values(twin), 0)
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0, 1), (5, 0.1), (100, 1), (-3, 0)])
+def test_statistics_in_one_pass(mean, spread):
+    """Large batches: Σ(x − μ)² by way of the first image's mean, no worse than the definition in float32."""
+    x = (np.random.default_rng(0).normal(size=(9, 16, 16, 40)) * spread + mean).astype(np.float32)
+    normalised = lambda x: batch_norm_train(x, None, None, epsilon=1e-5)  # noqa: E731
+    exact = normalised(jj.Tensor(x.astype(np.float64)))
+    for mine, defined, want in zip(jj.compile(normalised)(x), normalised(jj.Tensor(x)), exact, strict=True):
+        scale = max(np.abs(want.array).max(), 1e-3)
+        error, allowed = (np.abs(each.array - want.array).max() / scale for each in (mine, defined))
+        assert error <= max(allowed, 1e-5)

@@ -132,12 +132,11 @@ def test_cache(capsys, tmp_path, monkeypatch):
     (folder / ("a" * 64)).write_bytes(b"12345")
     assert call(capsys, "cache")[1] == f"{folder}: 1 entries, 5 bytes\n"
     assert call(capsys, "cache", "--clear")[1] == f"{folder}: 1 entries, 5 bytes removed\n"
-    assert not folder.exists()
+    assert os.listdir(folder) == []
 
 
-def test_the_cache_is_not_cleared_where_other_files_lie(capsys, tmp_path, monkeypatch):
+def test_clearing_the_cache_leaves_other_files_alone(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("JUANJI_CACHE", str(tmp_path))
     (tmp_path / "thesis.txt").write_text("years of work")
-    code, _, errors = call(capsys, "cache", "--clear")
-    assert (code, "thesis.txt" in errors) == (2, True)
+    assert call(capsys, "cache", "--clear")[1] == f"{tmp_path}: 0 entries, 0 bytes removed\n"
     assert os.listdir(tmp_path) == ["thesis.txt"]
