@@ -42,7 +42,6 @@ class Draft:
     homes: dict[int, Any] = field(default_factory=dict)
     constants: dict[int, Tensor] = field(default_factory=dict)
     commits: list[Any] = field(default_factory=list)
-    guarded: bool = False
 
 
 class Planner:
@@ -135,7 +134,7 @@ class Planner:
                 self.sizes[key] = each.nbytes
         return Draft(
             self.program, self.places, self.layouts, self.calls, self.sizes, self.homes, self.constants,
-            list(self.program.writes), self.guarded,
+            list(self.program.writes),
         )  # fmt: skip
 
     def add(self, unit: Unit) -> None:
@@ -190,8 +189,7 @@ class Planner:
             for x in sources
             if x.is_floating and id(x) in self.layouts and id(x) not in self.homes and id(x) not in self.constants
         }
-        self.guarded = bool(commits or copies)
-        if not self.guarded:
+        if not commits and not copies:
             return
         for x in watched.values():
             self.watch(x)
