@@ -10,7 +10,7 @@ from typing import Any
 
 from juanji.engine.layout import Layout
 from juanji.kernels.contraction import Contraction
-from juanji.kernels.fused import Code, lower_flag
+from juanji.kernels.fused import Code
 from juanji.kernels.isa import ISA
 from juanji.kernels.text import KINDS, Int, Text, Value, const, kernel_text
 
@@ -25,7 +25,7 @@ class Call:
     extent, grain, step  how its work may be divided, as in `Code`
     reads, writes  keys of buffers
     path    the layer it works for; `what` says what it does
-    products  multiplications with additions; nbytes what it reads and writes at least
+    products  multiplications with additions
     reason  why it is done in this way
     commits whether it writes a cell, after which its old value is gone
     problem the contraction that it is, and the batch
@@ -95,27 +95,6 @@ def zeros(t: Text, pointer: Value, start: Int, count: int, kind: str, isa: ISA) 
     t.loop(0, full, lambda i: t.store(const(0, kind, width), t.at(pointer, t.add(start, i), kind)), width)
     if full < count:
         t.store(const(0, kind, width), t.at(pointer, t.add(start, full), kind), t.first(count - full, width))
-
-
-@functools.cache
-def finite_text(kind: str, isa: ISA) -> str:
-    """A kernel that zeroes the flag, argument 1, if a number among lo … hi of argument 0 is infinite or NaN."""
-    t, width = kernel_text(isa.fused), isa.lanes(kind)
-    x, flag, lo, hi = t.slot(0), t.slot(1), t.argument("lo"), t.argument("hi")
-    zero = const(0, kind, width)
-    total = t.variable(zero)
-
-    def add(i: Int, mask: Value | None) -> None:
-        # x·0 is 0 for finite x, NaN for all others, and stays so in a sum.
-        t.set(total, t.fma(t.load(t.at(x, i, kind), kind, width, mask), zero, t.get(total)))
-
-    full = t.op("and", t.op("sub", hi, lo), const(-width, "i64"))
-    end = t.op("add", lo, full)
-    t.loop(lo, end, lambda i: add(i, None), width)
-    rest = t.op("sub", hi, end)
-    t.when(t.compare("sgt", rest, const(0, "i64")), lambda: add(end, t.first(rest, width)))
-    lower_flag(t, t.get(total), flag)
-    return str(t)
 
 
 def keys_read(slots: Iterable[Any], writes: Iterable[Any]) -> set[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,12 +12,11 @@ from juanji.engine.calls import Call, keys_read
 from juanji.engine.fuse import Unit
 from juanji.engine.layout import Layout
 from juanji.graph import PRIMITIVES, Node
-from juanji.kernels.contraction import BATCH
 from juanji.kernels.elements import dense
 from juanji.kernels.fused import Walk, Writer
 from juanji.kernels.isa import ISA
 from juanji.kernels.lowering import Index, Indices, Lowering, Place
-from juanji.kernels.nest import ContractionKernel, build
+from juanji.kernels.nest import build
 from juanji.kernels.products import Product
 from juanji.kernels.text import Int, Text, Value
 from juanji.kernels.tile import Place as At
@@ -59,7 +57,7 @@ class Contractor:
             target = ("partial", id(y), number)
             self.sizes[target] = kernel.chunks(product.batch) * kernel.partial * size
         slots: tuple[Any, ...] = (a, b, target)
-        if has_batch(kernel):
+        if kernel.contraction.has_batch:
             slots += (("count", product.batch),)
         if kernel.contraction.sums_batch:
             slots += (("count", kernel.chunk_length(product.batch)),)
@@ -70,7 +68,7 @@ class Contractor:
             call.writes = frozenset(self.places[id(x)].key for x in unit.outputs)
             call.reads = frozenset(keys_read(slots, call.writes))
             call.what = "+".join([node.name, *(self.producers[id(x)].name for x in unit.outputs if x is not y)])
-        call.products = products(kernel, product.batch)
+        call.products = kernel.contraction.products(product.batch)
         call.reason, call.problem = str(kernel.schedule), (product.contractions[number], product.batch)
         yield call
         if parts:
@@ -100,9 +98,8 @@ class End:
     def __init__(self, contractor: Contractor, unit: Unit, product: Product, number: int) -> None:
         self.contractor, self.unit = contractor, unit
         self.grid, self.contraction = product.grids[number], product.contractions[number]
-        dims = (*self.contraction.outer, *self.contraction.rows, *self.contraction.reduce)
         # The arguments that the contraction itself has: A, B, C and the batch.
-        self.slots: list[Any] = [None] * (4 if any(d.size == BATCH for d in dims) else 3)
+        self.slots: list[Any] = [None] * (4 if self.contraction.has_batch else 3)
         self.lowering: Lowering | None = None
 
     def __call__(self, t: Text, place: At, sums: Value, mask: Value | None) -> None:
@@ -141,15 +138,3 @@ class End:
 
 def known(code: Lowering, i: Int) -> Index:
     return Index(i) if isinstance(i, int) else code.place_of(i)
-
-
-def has_batch(kernel: ContractionKernel) -> bool:
-    contraction = kernel.contraction
-    return any(d.size == BATCH for d in (*contraction.outer, *contraction.rows, *contraction.reduce))
-
-
-def products(kernel: ContractionKernel, batch: int) -> int:
-    """How many multiplications with additions there are."""
-    contraction = kernel.contraction
-    dims = (*contraction.outer, *contraction.rows, contraction.lanes, *contraction.reduce)
-    return math.prod(batch if d.size == BATCH else d.size for d in dims)

@@ -41,6 +41,7 @@ class Plan:
         self.given = {id(x): number for number, x in enumerate(draft.program.inputs)}
         self.entrances: list[tuple[Array, int, int]] = []
         self.arguments: list[Array] = []
+        self.words: list[Array] = []  # what the tables' addresses of arguments point at
         self.first = self.tabulate([call for call in self.calls if call in self.prepared])
         self.table = self.tabulate([call for call in self.calls if call not in self.prepared])
         self.versions: list[int] | None = None
@@ -65,8 +66,6 @@ class Plan:
             return int(word.view(np.int64)[0])
         if isinstance(slot, tuple) and slot[0] == "count":
             return int(slot[1])
-        if isinstance(slot, tuple) and slot[0] == "offset":
-            return self.address(slot[1]) + slot[2]
         if slot == FLAG:
             return self.flag.ctypes.data
         if slot in self.homes:
@@ -112,9 +111,8 @@ class Plan:
         kept = [phase for phase in phases if phase[1] > phase[0]]
         flat = [slot for call in calls for slot in call.slots]
         self.entrances += [(arguments, i, self.given[slot]) for i, slot in enumerate(flat) if slot in self.given]
-        table = threads.Table(entries, kept)
-        self.keep = (*getattr(self, "keep", ()), arguments)
-        return table
+        self.words.append(arguments)
+        return threads.Table(entries, kept)
 
     # Running
 

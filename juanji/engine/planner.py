@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from juanji.engine import layout
-from juanji.engine.calls import FLAG, Call, border_text, finite_text, keys_read
+from juanji.engine.calls import FLAG, Call, border_text, keys_read
 from juanji.engine.contract import Contractor
 from juanji.engine.fuse import VIEWS, Fuser, Unit
 from juanji.engine.layout import Border, Layout
@@ -19,7 +18,6 @@ from juanji.kernels import convolution, elements, products, scans, windows  # no
 from juanji.kernels.fused import Walk, Writer
 from juanji.kernels.isa import ISA
 from juanji.kernels.lowering import Lowering, Place
-from juanji.kernels.text import KINDS
 from juanji.tensor import Tensor
 
 FACES = {"conv": 0, "conv_input_grad": 1, "conv_weight_grad": 0}  # which argument is operand A
@@ -202,22 +200,16 @@ class Planner:
             self.copy(x, cell)
 
     def watch(self, x: Tensor) -> None:
-        each, kind = self.layouts[id(x)], KINDS[x.dtype.name]
-        size = math.prod(each.extents)
-        # The border counts too: it is zero.
-        number = ("offset", id(x), -each.origin * each.dtype.itemsize)
-        self.calls.append(
-            Call(
-                finite_text(kind, self.isa),
-                (number, FLAG),
-                size,
-                1 << 15,
-                frozenset([id(x)]),
-                frozenset([FLAG]),
-                "finite",
-                step=64,
-            )
-        )
+        """Zero the flag if x is not finite."""
+        code = self.taking(x, self.places[id(x)], tries=True).code()
+        self.calls.append(Call.of(code, keys_read(code.slots, [FLAG]), [FLAG], "finite", ""))
+
+    def taking(self, x: Tensor, to: Place, tries: bool = False) -> Writer:
+        """What copies x to a place if the flag is set, or only tries whether that would be finite."""
+        result = Tensor.spec(x.shape, x.dtype)
+        node = Node(PRIMITIVES["identity"], (x,), {}, (result,), "")
+        places, producers = {**self.places, id(result): to}, {**self.program.producers, id(result): node}
+        return Writer(Walk(x.shape, stores=[result]), self.isa, places, producers, FLAG, tries)
 
     def copy(self, x: Tensor, cell: Any) -> None:
         """Write a value that lies elsewhere to its cell."""
@@ -227,11 +219,7 @@ class Planner:
             self.homes[id(target)] = cell
             self.layouts[id(target)] = Layout(target.shape, target.dtype)
             self.places[id(target)] = Place(id(target), self.layouts[id(target)].strides)
-        result = Tensor.spec(x.shape, x.dtype)
-        node = Node(PRIMITIVES["identity"], (x,), {}, (result,), "")
-        places = {**self.places, id(result): self.places[id(target)]}
-        producers = {**self.program.producers, id(result): node}
-        code = Writer(Walk(x.shape, stores=[result]), self.isa, places, producers, FLAG).code()
+        code = self.taking(x, self.places[id(target)]).code()
         writes = [id(target)]
         call = Call.of(code, keys_read(code.slots, writes), writes, "copy", cell.path)
         call.commits = True

@@ -56,6 +56,16 @@ class Contraction:
         return sum(d.c != 0 for d in self.reduce)
 
     @property
+    def has_batch(self) -> bool:
+        """Whether one size is known only when the kernel runs."""
+        return any(d.size == BATCH for d in (*self.outer, *self.rows, *self.reduce))
+
+    def products(self, batch: int) -> int:
+        """How many multiplications with additions there are."""
+        dims = (*self.outer, *self.rows, self.lanes, *self.reduce)
+        return math.prod(batch if d.size == BATCH else d.size for d in dims)
+
+    @property
     def sums_batch(self) -> bool:
         return any(d.size == BATCH for d in self.reduce)
 

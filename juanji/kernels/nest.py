@@ -143,8 +143,7 @@ class Nest:
         start = Dim(0, problem.a0, problem.b0, problem.c0)
         self.c = t.slot(2)
         self.origin = Cursor(t.slot(0), t.slot(1), self.c, problem.kind).moved(t, 1, start)
-        dims = (*problem.outer, *problem.rows, *problem.reduce)
-        self.batch: Int = t.slot(3, "i64") if any(d.size == BATCH for d in dims) else 1
+        self.batch: Int = t.slot(3, "i64") if problem.has_batch else 1
         self.length: Int = t.slot(4, "i64") if problem.sums_batch else 1
         self.read = self.near_contraction() if self.schedule.copied else problem
         self.rows = self.grid.rows(t, self.batch)
