@@ -88,7 +88,7 @@ def layer(case: dict[str, Any], settings: dict[str, Any]) -> Run:
     problem = Problem.parse(case["problem"])
     x, w, g = data.operands(problem)
     tx, tg = images(x, settings), images(g, settings)
-    tw = images(w.transpose(3, 0, 1, 2).copy(), settings)
+    tw = images(data.aligned(w.transpose(3, 0, 1, 2)), settings)
     how = (problem.stride, problem.padding, (problem.dilation,) * 2)
     forward, backward = torch.ops.aten.convolution, torch.ops.aten.convolution_backward
     mask = [case["face"] == "input-gradient", case["face"] == "weight-gradient", False]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,20 @@ from juanji.kernels.lowering import Place
 from juanji.tensor import Tensor
 
 Border = tuple[tuple[int, int], ...]
+LINE = 64  # bytes of a cache line
+MEETING = 2048  # bytes: what lies a multiple of them apart meets in two places of the first cache
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The memory of one stored tensor. `border` is how many zeros lie before and after it along each axis."""
+    """The memory of one stored tensor.
+
+    border  how many zeros lie before and after it along each axis, if a convolution reads it
+
+    Pixels that a convolution reads do not begin a multiple of 2 KB apart: those of a tile would meet in one or two
+    places of the first cache, which holds eight. So there is a gap of one cache line between them (measured: 1.2 to
+    1.5 times as fast with 512 and 1024 channels).
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -30,7 +39,8 @@ class Layout:
     def extents(self) -> tuple[int, ...]:
         if not self.border:
             return self.shape
-        return tuple(low + n + high for n, (low, high) in zip(self.shape, self.border, strict=True))
+        *sizes, channels = (low + n + high for n, (low, high) in zip(self.shape, self.border, strict=True))
+        return (*sizes, channels + gap(self.shape, self.dtype))
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -49,6 +59,11 @@ class Layout:
         """The tensor in `memory`, bytes, where its buffer begins at byte `start`."""
         first = start + self.origin * self.dtype.itemsize
         return strided(memory, first, self.shape, self.strides, self.dtype)
+
+
+def gap(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
+    """How many elements lie between the channels of neighbouring pixels."""
+    return LINE // dtype.itemsize if shape[-1] * dtype.itemsize % MEETING == 0 else 0
 
 
 def strided(memory: Array, first: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -92,10 +107,11 @@ def places(nodes: Iterable[Node], stored: Mapping[int, Place]) -> dict[int, Plac
     return known
 
 
-def add_border(borders: dict[int, Border], x: Tensor, need: Iterable[tuple[int, int]]) -> None:
-    """Widen the border of images x (N, *X, C) to what one more convolution needs."""
+def add_border(borders: dict[int, Border], x: Tensor, need: Iterable[tuple[int, int]] | None = None) -> None:
+    """Widen the border of images x (N, *X, C) to what one more convolution needs, which reads it."""
+    need = [(0, 0)] * (x.ndim - 2) if need is None else need
     wanted = ((0, 0), *need, (0, 0))
     had = borders.get(id(x), ((0, 0),) * x.ndim)
     wide = tuple((max(a, c), max(b, d)) for (a, b), (c, d) in zip(had, wanted, strict=True))
-    if any(wide[a] != (0, 0) for a in range(x.ndim)):
+    if any(map(any, wide)) or gap(x.shape, x.dtype):
         borders[id(x)] = wide

@@ -269,10 +269,13 @@ def copied(program: Program, x: Tensor, position: int) -> Tensor:
 def find_borders(program: Program) -> dict[int, Border]:
     """The borders that convolutions want around what they read; cells, which have none, are copied first."""
     borders: dict[int, Border] = {}
+    given = {id(x) for x in (*program.inputs, *program.cells.values())}
     for node in program.nodes:
         if node.name in FACES:
             place = 1 if node.name == "conv_input_grad" else 0
             layout.add_border(borders, node.inputs[place], convolution.border(node.name, node.attrs["spec"]))
+        if node.name == "conv_weight_grad" and id(node.inputs[1]) not in given:
+            layout.add_border(borders, node.inputs[1])
     return borders
 
 

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from juanji.kernels.text import Int, Text
+
 BATCH = -1  # the size of the one dimension that is known only when the kernel runs
 
 
@@ -20,6 +22,39 @@ class Dim:
     a: int = 0
     b: int = 0
     c: int = 0
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which elements of A lie inside an image: what row r and step t of a sum meet lies at r·step + t·apart − before,
+    and is zero, so that it need not be multiplied, unless that is one of 0 … size − 1.
+
+    row, sum  which dimensions of rows and of the sum r and t belong to
+    """
+
+    row: int
+    sum: int
+    step: int
+    apart: int
+    before: int
+    size: int
+
+    def turned(self, steps: int) -> Window:
+        """The same with the steps of the sum, so many, the other way round."""
+        return replace(self, apart=-self.apart, before=self.before - (steps - 1) * self.apart)
+
+    def inside(self, t: Text, row: Int, rows: int, steps: int) -> tuple[Int, Int]:
+        """The steps, of so many, that meet anything inside from at least one of the rows row … row + rows − 1."""
+        far, near = (t.mul(t.add(row, more), -self.step) for more in (rows - 1, 0))
+        low, high = t.add(far, self.before + self.apart - 1), t.add(near, self.size + self.before + self.apart - 1)
+        first, end = (t.divmod(t.maximum(end, 0), self.apart)[0] for end in (low, high))
+        return first, t.minimum(end, steps)
+
+    def cuts(self, rows: int, steps: int) -> set[int]:
+        """The rows at which another step begins or ceases to meet anything."""
+        ends = {self.before - t * self.apart for t in range(steps)}
+        found = {-(-(end + more) // self.step) for end in ends for more in (0, self.size)}
+        return found & set(range(1, rows))
 
 
 @dataclass(frozen=True)
@@ -35,9 +70,12 @@ class Contraction:
 
     One dimension of outer, the first of rows, or the first of reduce may be `BATCH`.
 
+    shared     so many lanes are a group, in which all have the same A: where A is a vector, that of lane l is element
+               l − l mod size of A in step 0 of the last sum, which has `size` steps; in B groups are `shared.b` apart
+    windows    where A is known to be zero
+    adds       whether sums are added to what C has, which is one task's; then dimensions of the sum, the first ones,
+               may move C
     scattered  the same sums added up in memory, where that can be done
-
-    Only in a scattered one do dimensions of the sum, the first ones, move C.
     """
 
     outer: tuple[Dim, ...]
@@ -48,6 +86,9 @@ class Contraction:
     a0: int = 0
     b0: int = 0
     c0: int = 0
+    shared: Dim | None = None
+    windows: tuple[Window, ...] = ()
+    adds: bool = False
     scattered: Scattered | None = None
 
     @property
@@ -64,6 +105,10 @@ class Contraction:
         """How many multiplications with additions there are."""
         dims = (*self.outer, *self.rows, self.lanes, *self.reduce)
         return math.prod(batch if d.size == BATCH else d.size for d in dims)
+
+    def lanes_b(self, lanes: int) -> int:
+        """How far B moves with so many lanes: whole groups of them, if there are groups."""
+        return lanes // self.shared.size * self.shared.b if self.shared else lanes * self.lanes.b
 
     @property
     def sums_batch(self) -> bool:
@@ -82,15 +127,19 @@ class Contraction:
     def upward(self) -> Contraction:
         """The same sums with A read upwards: dimensions along which A falls are turned around."""
         falling = [d for d in self.reduce if d.a < 0 < d.size]
+        sums = [self.reduce[w.sum] for w in self.windows]
         return replace(
             self,
             reduce=tuple(Dim(d.size, -d.a, -d.b, -d.c) if d in falling else d for d in self.reduce),
+            windows=tuple(w.turned(d.size) if d in falling else w for w, d in zip(self.windows, sums, strict=True)),
             a0=self.a0 + sum((d.size - 1) * d.a for d in falling),
             b0=self.b0 + sum((d.size - 1) * d.b for d in falling),
         )
 
     def simplified(self, *, keep_rows: bool = False) -> Contraction:
         """The same sums with as few dimensions as there can be. Rows that an epilogue asks about are kept."""
+        if self.windows:
+            return self
         return replace(self, rows=self.rows if keep_rows else merged(self.rows), reduce=merged(self.reduce))
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from juanji.kernels.contraction import BATCH, Contraction, Dim, Scattered
+from juanji.kernels.contraction import BATCH, Contraction, Dim, Scattered, Window
 from juanji.kernels.text import SIZES
 from juanji.ops.convspec import ConvSpec
 
@@ -57,8 +57,10 @@ def forward(
     start = -sum(low * x for low, x in zip(spec.low, xs, strict=True))
     if depthwise(spec, cin, cout):
         return Contraction((image,), rows, Dim(cout, 1, 1, 1), taps, kind, a0=start)
-    group = Dim(spec.groups, a=ci, b=co, c=co)
-    return Contraction((image, group), rows, Dim(co, 0, 1, 1), (*taps, Dim(ci, a=1, b=cout)), kind, a0=start)
+    group, reduce = Dim(spec.groups, a=ci, b=co, c=co), (*taps, Dim(ci, a=1, b=cout))
+    axes = zip(spec.stride, spec.dilation, spec.low, spec.input, strict=True)
+    windows = tuple(Window(i, i, *axis) for i, axis in enumerate(axes))
+    return Contraction((image, group), rows, Dim(co, 0, 1, 1), reduce, kind, a0=start, windows=windows)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,9 @@ def sector_grad(
     group = Dim(spec.groups, a=co, b=co, c=ci)
     other = scattered(spec, cin, cout, g_strides, kind, (a0, b0)) if scatters(spec, cin, kind) else None
     lanes, reduce = Dim(ci, 0, cout, 1), (*taps, Dim(co, a=1, b=1))
-    return Contraction((image, group), rows, lanes, reduce, kind, a0, b0, c0, other)
+    axes = zip(sector, spec.output, strict=True)
+    windows = tuple(Window(i, i, 1, -s.fall, -s.base, size) for i, (s, size) in enumerate(axes))
+    return Contraction((image, group), rows, lanes, reduce, kind, a0, b0, c0, windows=windows, scattered=other)
 
 
 def reached(spec: ConvSpec) -> list[int]:
@@ -159,7 +163,7 @@ def scattered(
     reduce = (Dim(apart, a=gs[-1], c=xs[-1]), *taps, Dim(cout, a=1, b=1))
     lanes = Dim(spec.kernel[-1] * cin, 0, cout, 1)
     a0, b0 = (-offset for offset in offsets)
-    contraction = Contraction((Dim(BATCH, a=gn),), tuple(rows), lanes, reduce, kind, a0, b0)
+    contraction = Contraction((Dim(BATCH, a=gn),), tuple(rows), lanes, reduce, kind, a0, b0, adds=True)
     start = sum(low * x for low, x in zip(spec.low, xs, strict=True))
     return Scattered(contraction, cin * math.prod(sizes), start, tuple(xs))
 
@@ -177,7 +181,9 @@ def weight_grad(
     if depthwise(spec, cin, cout):
         return Contraction((), taps, Dim(cout, 1, 1, 1), reduce, kind, a0=start)
     group, channels = Dim(spec.groups, a=ci, b=co, c=co), Dim(ci, a=1, c=cout)
-    return Contraction((group,), (*taps, channels), Dim(co, 0, 1, 1), reduce, kind, a0=start)
+    axes = zip(spec.dilation, spec.stride, spec.low, spec.input, strict=True)
+    windows = tuple(Window(i, i + 1, *axis) for i, axis in enumerate(axes))
+    return Contraction((group,), (*taps, channels), Dim(co, 0, 1, 1), reduce, kind, a0=start, windows=windows)
 
 
 def matmul(

@@ -4,6 +4,9 @@ Pixels as lanes: T neighbouring pixels of the output share a vector, lane (t, ch
 of them as number s meets the others as s − t·step, so there are a few more taps, and B is written out with zeros.
 A weight gradient takes T pixels of the sum at once; T partial results, whose taps are shifted, are added up later.
 
+Groups as lanes: channels of several small groups share a vector. A lane of A is the number that its group has for a
+step of the sum, picked from one vector of all their channels.
+
 Added up in memory: taps and channels of a gradient by the input are lanes. An image of it is scratch memory on the
 stack, read and written once a tap, and copied to C in the end.
 """
@@ -15,10 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from juanji.kernels.contraction import Contraction, Dim, Scattered
+from juanji.kernels.schedule import Run, taken
 from juanji.kernels.text import Text, Value, const, kernel_text
 from juanji.kernels.tile import Epilogue, Place
 
 MOST = 4  # pixels that share a vector
+WORTHWHILE = 0.9  # of the products, or fewer, have to be left to leave the others out
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,40 @@ def each_pixel(form: Form, epilogue: Epilogue) -> Epilogue:
 
 def forms(given: Contraction, width: int) -> Iterator[Form]:
     """All forms of a contraction, itself first."""
+    if inside(given.upward()) < WORTHWHILE:
+        yield Form(given.upward(), "zeros left out")
+    given = replace(given, windows=())
     yield Form(given.upward())
     if given.scattered:
         one = given.scattered.contraction
         moved = replace(one, a0=given.a0 + one.a0, b0=given.b0 + one.b0)
         yield Form(moved, "added up in memory", scratch=given.scattered)
+    if form := group_lanes(given.upward(), width):
+        yield form
     for pixels in range(2, 1 + min(MOST, width // given.lanes.size)):
         form = (pixel_sums if given.sums_batch else pixel_lanes)(given.upward(), pixels, width)
         if form:
             yield form
+
+
+def inside(given: Contraction) -> float:
+    """The part of the products in which A is not known to be zero."""
+    shares = (taken(given, w, Run(0, given.rows[w.row].size, 0, 1)) for w in given.windows)
+    return math.prod(shares)
+
+
+def group_lanes(given: Contraction, width: int) -> Form | None:
+    """The groups of a convolution with as many inputs as outputs in vectors that hold several of them."""
+    size = given.lanes.size
+    if len(given.outer) != 2 or not given.reduce or given.sums_batch or not 1 < size < width or width % size:
+        return None
+    images, groups = given.outer
+    last = given.reduce[-1]
+    if groups.size == 1 or (groups.a, groups.c, last.a, last.size) != (size, size, 1, size):
+        return None
+    lanes = replace(given.lanes, size=groups.size * size, a=1)
+    contraction = replace(given, outer=(images,), lanes=lanes, shared=Dim(size, b=groups.b))
+    return Form(contraction, f"{width // size} groups as lanes")
 
 
 def tap_axis(taps: tuple[Dim, ...], pixel: Dim) -> int | None:

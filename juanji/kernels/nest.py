@@ -13,7 +13,7 @@ from juanji.kernels.contraction import BATCH, Contraction, Dim, Scattered
 from juanji.kernels.forms import Form, SpreadPacking, each_pixel, forms
 from juanji.kernels.isa import ISA
 from juanji.kernels.packing import Packing
-from juanji.kernels.schedule import Run, Schedule, block_sizes, candidates, chunk_count, columns, runs
+from juanji.kernels.schedule import Run, Schedule, candidates, chunk_count, columns, row_runs
 from juanji.kernels.text import Int, Text, Value, index, kernel_text
 from juanji.kernels.tile import Bounds, Cursor, Epilogue, Place, Tile, place_in_c
 
@@ -63,20 +63,23 @@ class ContractionKernel:
         return (*(d.c for d in self.grid.form.contraction.rows), 1) if self.grid.form.apart else ()
 
 
+Way = tuple[Form, Schedule]
+
+
 def build(
-    contraction: Contraction, isa: ISA, schedule: Schedule | None = None, epilogue: Epilogue | None = None
+    contraction: Contraction, isa: ISA, way: Way | None = None, epilogue: Epilogue | None = None
 ) -> ContractionKernel:
-    """The kernel of a contraction, by the cheapest schedule. An epilogue stores each finished vector as it likes."""
-    return written(contraction, isa, schedule) if epilogue is None else made(contraction, isa, schedule, epilogue)
+    """The kernel of a contraction, in the cheapest way. An epilogue stores each finished vector as it likes."""
+    return written(contraction, isa, way) if epilogue is None else made(contraction, isa, way, epilogue)
 
 
 @functools.cache
-def written(contraction: Contraction, isa: ISA, schedule: Schedule | None) -> ContractionKernel:
+def written(contraction: Contraction, isa: ISA, way: Way | None) -> ContractionKernel:
     """A kernel without an epilogue: the same one for equal contractions."""
-    return made(contraction, isa, schedule, None)
+    return made(contraction, isa, way, None)
 
 
-def ways(contraction: Contraction, isa: ISA, *, keep_rows: bool) -> list[tuple[Form, Schedule]]:
+def ways(contraction: Contraction, isa: ISA, *, keep_rows: bool) -> list[Way]:
     """All forms of a contraction with all their schedules, the cheapest first."""
     found = [
         (form, replace(schedule, note=form.note))
@@ -86,9 +89,9 @@ def ways(contraction: Contraction, isa: ISA, *, keep_rows: bool) -> list[tuple[F
     return sorted(found, key=lambda way: way[1].cycles)
 
 
-def made(contraction: Contraction, isa: ISA, schedule: Schedule | None, epilogue: Epilogue | None) -> ContractionKernel:
+def made(contraction: Contraction, isa: ISA, way: Way | None, epilogue: Epilogue | None) -> ContractionKernel:
     width, keep = isa.lanes(contraction.kind), epilogue is not None
-    form, schedule = (Form(contraction.upward()), schedule) if schedule else ways(contraction, isa, keep_rows=keep)[0]
+    form, schedule = way or ways(contraction, isa, keep_rows=keep)[0]
     pack = Packing(form.contraction, width, schedule.vectors) if schedule.packed else form.pack
     read = pack.contraction if isinstance(pack, Packing) else form.contraction
     grid = Grid(read.simplified(keep_rows=keep), schedule, width, form)
@@ -111,9 +114,7 @@ class Grid:
 
     def rows(self, t: Text, batch: Int) -> list[list[Run]]:
         """Runs of boxes along each dimension of rows."""
-        dims = zip(self.contraction.rows, self.schedule.box, strict=True)
-        found = [runs(t, batch if d.size == BATCH else d.size, m, batch=d.size == BATCH) for d, m in dims]
-        return found or [[Run(0, 1, 0, 1)]]
+        return row_runs(t, self.contraction, self.schedule.box, batch)
 
     def sizes(self, t: Text, batch: Int) -> list[Int]:
         """How many tasks there are along each outer dimension, in groups of rows, in groups of lanes."""
@@ -145,27 +146,16 @@ class Nest:
         self.origin = Cursor(t.slot(0), t.slot(1), self.c, problem.kind).moved(t, 1, start)
         self.batch: Int = t.slot(3, "i64") if problem.has_batch else 1
         self.length: Int = t.slot(4, "i64") if problem.sums_batch else 1
-        self.read = self.near_contraction() if self.schedule.copied else problem
         self.rows = self.grid.rows(t, self.batch)
         self.sizes = self.grid.sizes(t, self.batch)
         t.loop(t.argument("lo"), t.argument("hi"), self.task)
         return str(t)
 
-    def near_contraction(self) -> Contraction:
-        """The contraction with the copy of a block of B, and the memory for it."""
-        problem, block = self.contraction, self.schedule.vectors * self.grid.width
-        sizes = block_sizes(problem, self.schedule.blocks)
-        steps = [block * math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
-        count = block * math.prod(sizes)
-        self.t.slots.append(f"  %near = alloca [{count} x {problem.kind}], align {self.isa.width // 8}")
-        self.near = Value("%near", "ptr")
-        return replace(problem, reduce=tuple(replace(d, b=b) for d, b in zip(problem.reduce, steps, strict=True)))
-
     def task(self, number: Int) -> None:
         """Everything that task `number` computes."""
         t, problem = self.t, self.contraction
         chunk, (*outer, row_group, lane_group) = self.decoded(number)
-        self.outer = tuple(outer)
+        self.outer = (*outer, *[0] * (len(self.given.outer) - len(outer)))  # a form may have taken some away
         at = self.origin.moved(t, chunk, Dim(0, c=problem.c_size))
         for i, d in zip(outer, problem.outer, strict=True):
             at = at.moved(t, i, d)
@@ -203,8 +193,7 @@ class Nest:
         for lane in range(0, given.lanes.size, self.grid.width):
             count = given.lanes.size - lane
             mask = t.first(count, self.grid.width) if count < self.grid.width else None
-            outer = (*self.outer, *[0] * (len(given.outer) - len(self.outer)))
-            place = Place(outer, rows, lane, place_in_c(t, given, outer, rows, lane))
+            place = Place(self.outer, rows, lane, place_in_c(t, given, self.outer, rows, lane))
             x = t.load(t.at(memory, lane, kind), kind, self.grid.width, mask)
             (self.epilogue or self.keep)(t, place, x, mask)
 
@@ -230,7 +219,7 @@ class Nest:
         t = self.t
         if depth == len(self.schedule.blocks):
             for run, tail in self.grid.columns():
-                self.columns(run, tail, at, bounds, lambda spot, inside: self.sum(spot, inside, first))
+                self.columns(run, tail, at, lambda spot: self.sum(spot, bounds, first))
             return
         block, (low, high) = self.schedule.blocks[depth], bounds[depth]
         step = self.contraction.reduce[depth].c
@@ -243,44 +232,30 @@ class Nest:
 
         t.loop(low, high, one, block)
 
-    def columns(
-        self, run: Run, tail: int, at: Cursor, bounds: list[Bounds], body: Callable[[Spot, list[Bounds]], None]
-    ) -> None:
-        """All tiles of a task in blocks of lanes of one size."""
+    def columns(self, run: Run, tail: int, at: Cursor, body: Callable[[Spot], None]) -> None:
+        """All tiles of a task in blocks of lanes of one size: block by block, or, where A has its own numbers for each
+        lane, box by box, so that it is read in the order of memory."""
+        mask = None if tail == self.grid.width else self.t.first(tail, self.grid.width)
+        start, shapes = Spot(at, 0, run.size, mask), list(itertools.product(*self.rows))
+
+        def blocks(spot: Spot, body: Callable[[Spot], None]) -> None:
+            self.within(run, self.lane_bounds, lambda i: body(self.block(run, i, spot)))
+
+        def boxes(spot: Spot, body: Callable[[Spot], None]) -> None:
+            for shape in shapes:
+                self.boxes(shape, replace(spot, shape=shape), body)
+
+        outside, inside = (boxes, blocks) if self.contraction.lanes.a else (blocks, boxes)
+        outside(start, lambda spot: inside(spot, body))
+
+    def block(self, run: Run, i: Int, spot: Spot) -> Spot:
+        """Block i of a run of blocks of lanes."""
         t, lanes = self.t, self.contraction.lanes
-        mask = None if tail == self.grid.width else t.first(tail, self.grid.width)
-
-        def block(i: Int) -> None:
-            lane = t.mul(self.start(run, i), self.grid.width)
-            here = at.moved(t, lane, Dim(0, lanes.a, 0 if self.pack else lanes.b, 1))
-            if self.pack:
-                here = here.moved(t, i, Dim(0, b=self.pack.panel))
-            inside = bounds
-            if self.schedule.copied:
-                here, inside = self.copied(here, bounds, run.size, mask)
-            for shape in itertools.product(*self.rows):
-                self.boxes(shape, Spot(here, lane, run.size, mask, shape), lambda spot: body(spot, inside))
-
-        self.within(run, self.lane_bounds, block)
-
-    def copied(self, at: Cursor, bounds: list[Bounds], vectors: int, mask: Value | None) -> tuple[Cursor, list[Bounds]]:
-        """A block of B copied to the stack; the addresses and the bounds that go with it."""
-        t, kind, width = self.t, self.contraction.kind, self.grid.width
-
-        def copy(b: Value, c: Value, dims: list[tuple[Dim, Dim, Int]]) -> None:
-            if dims:
-                (d, near, size), *rest = dims
-                t.loop(0, size, lambda i: copy(t.at(b, t.mul(i, d.b), kind), t.at(c, t.mul(i, near.b), kind), rest))
-                return
-            for v in range(vectors):
-                x = t.load(t.at(b, v * width, kind), kind, width, mask if v == vectors - 1 else None)
-                t.store(x, t.at(c, v * width, kind))
-
-        counts = [t.add(high, t.mul(low, -1)) for low, high in bounds]
-        for (low, _), d in zip(bounds, self.contraction.reduce, strict=True):
-            at = at.moved(t, low, Dim(0, d.a, d.b))
-        copy(at.b, self.near, list(zip(self.contraction.reduce, self.read.reduce, counts, strict=True)))
-        return replace(at, b=self.near), [(0, count) for count in counts]
+        lane = t.mul(self.start(run, i), self.grid.width)
+        here = spot.at.moved(t, lane, Dim(0, lanes.a, 0 if self.pack else lanes.b, 1))
+        if self.pack:
+            here = here.moved(t, i, Dim(0, b=self.pack.panel))
+        return replace(spot, at=here, lane=lane)
 
     def boxes(self, shape: Sequence[Run], spot: Spot, body: Callable[[Spot], None]) -> None:
         """All boxes of a shape; `shape` is what is left of it to loop over."""
@@ -314,13 +289,16 @@ class Nest:
         """A tile, from its sums so far to its sums with this block of the reduction."""
         t, at, mask = self.t, spot.at, spot.mask
         box = [run.size for run in spot.shape]
-        own = self.pack or self.schedule.copied
-        tile = Tile(t, self.read, box, spot.vectors, self.isa, mask, None if own else mask)
-        if self.contraction.passes:
+        tile = Tile(t, self.contraction, box, spot.vectors, self.isa, mask, None if self.pack else mask)
+        if self.contraction.adds:
             tile.resume(at.c)
         elif first is not None:
             t.when(t.op("xor", first, Value("true", "i1")), lambda: tile.resume(at.c))
-        tile.add(at, bounds)
+        inside = list(bounds)
+        for w in self.contraction.windows:
+            low, high = w.inside(t, spot.starts[w.row], box[w.row], self.contraction.reduce[w.sum].size)
+            inside[w.sum] = t.maximum(bounds[w.sum][0], low), t.minimum(bounds[w.sum][1], high)
+        tile.add(at, inside)
         tile.finish(at.c, self.outer, spot.starts, spot.lane, None if self.scratch else self.epilogue)
 
 
@@ -332,7 +310,7 @@ class Spot:
     lane: Int
     vectors: int
     mask: Value | None
-    shape: tuple[Run, ...]
+    shape: tuple[Run, ...] = ()
     starts: tuple[Int, ...] = ()
 
 

@@ -67,6 +67,7 @@ class Packing:
             self.source,
             outer=tuple(replace(d, b=next(outer)) if d.b else d for d in self.source.outer),
             lanes=replace(self.source.lanes, b=1),
+            shared=self.source.shared and replace(self.source.shared, b=self.source.shared.size),
             reduce=tuple(replace(d, b=next(reduce)) if d.b else d for d in self.source.reduce),
             b0=0,
         )
@@ -107,7 +108,7 @@ class PackingText:
         number, step = t.divmod(number, dims[0].size) if len(dims) > 1 else (number, 0)
         outer, block = t.divmod(number, packing.blocks)
         c = t.at(self.c, t.mul(number, packing.panel), self.kind)
-        b = t.at(self.b, t.mul(block, packing.block * self.source.lanes.b), self.kind)
+        b = t.at(self.b, t.mul(block, self.source.lanes_b(packing.block)), self.kind)
         for d in reversed(packing.outer):
             outer, i = (0, outer) if d is packing.outer[0] else t.divmod(outer, d.size)
             b = t.at(b, t.mul(i, d.b), self.kind)
@@ -151,7 +152,7 @@ class PackingText:
     def column(self, b: Value, c: Value, d: Dim, steps: int, v: Int, lanes: int) -> None:
         """A few steps by vector v, which has so many lanes of B; the others are zero."""
         t, width = self.t, self.width
-        there = t.at(b, t.mul(v, width * self.source.lanes.b), self.kind)
+        there = t.at(b, t.mul(v, self.source.lanes_b(width)), self.kind)
         found = self.vectors(there, d, steps, lanes) if lanes else [const(0, self.kind, width)] * steps
         for i, x in enumerate(found):
             t.store(x, t.at(t.at(c, t.mul(v, width), self.kind), i * d.c, self.kind))
@@ -160,6 +161,10 @@ class PackingText:
         """One vector of lanes for each step; those of lanes that there are not are zero."""
         t, width, apart = self.t, self.width, self.source.lanes.b
         mask = None if lanes == width else t.first(lanes, width)
+        if self.source.shared:
+            size = self.source.shared.size
+            places = t.numbers(self.source.lanes_b(lane) + lane % size * apart for lane in range(width))
+            return [t.gather(t.at(b, i * d.b, self.kind), places, self.kind, mask) for i in range(steps)]
         if apart == 1:
             return [t.load(t.at(b, i * d.b, self.kind), self.kind, width, mask) for i in range(steps)]
         if d.b == 1:

@@ -6,10 +6,10 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
-from juanji.kernels.contraction import BATCH, Contraction, Dim
+from juanji.kernels.contraction import BATCH, Contraction, Dim, Window
 from juanji.kernels.isa import ISA
 from juanji.kernels.text import SIZES, Int, Text
 
@@ -17,13 +17,13 @@ NEAR = 384 << 10  # bytes that stay in the second cache while they are used
 TASK = 5_000  # cycles that are worth a task of their own
 LARGE = 60_000  # cycles of a task where there are many
 TASKS = 16  # that balance well over a few threads
-SHARES = 48  # of a weight gradient: each is long, and the last ones are waited for
+THREADS = 4  # that are assumed where their number would matter
+BANDWIDTH = 8  # bytes that a thread gets from the last cache in a cycle
+ALL = 1 << 30  # rows or lanes
 IMAGES = 8  # the batch that is assumed where its size would matter
-MEETING = 1 << 10  # bytes: what lies a multiple of them apart meets in a few places of the first cache
-SCRATCH = 32 << 10  # bytes on the stack of a thread
 WRITTEN = 160  # multiplications that are written out instead of looped over
+CUTS = 8  # that rows are cut into at most, each with code of its own
 STEPS = 4  # of a long loop that are written out
-FEW_IMAGES = 2  # the batch for which a sum over it still has enough tasks
 FEW_ROWS = 4  # what is left of a batch is taken in fours, then one by one
 
 
@@ -58,6 +58,25 @@ def runs(t: Text, n: Int, tile: int, *, batch: bool = False) -> list[Run]:
     return result
 
 
+def row_runs(t: Text, contraction: Contraction, box: Sequence[int], batch: Int) -> list[list[Run]]:
+    """Runs of tiles along each dimension of rows, cut where other steps of the sum are inside an image."""
+    found = []
+    for axis, (d, tile) in enumerate(zip(contraction.rows, box, strict=True)):
+        if d.size == BATCH:
+            found.append(runs(t, batch, tile, batch=True))
+            continue
+        windows = [w for w in contraction.windows if w.row == axis]
+        cuts = set[int]().union(*(w.cuts(d.size, contraction.reduce[w.sum].size) for w in windows))
+        found.append([])
+        tiles = 0
+        for start, end in itertools.pairwise([0, *sorted(cuts if len(cuts) <= CUTS else ()), d.size]):
+            for run in runs(t, end - start, tile):
+                first, begins = cast(int, run.first), cast(int, run.start)
+                found[-1].append(replace(run, first=tiles + first, start=start + begins))
+            tiles = sum(cast(int, run.count) for run in found[-1])
+    return found or [[Run(0, 1, 0, 1)]]
+
+
 def columns(lanes: int, width: int, vectors: int) -> list[tuple[Run, int]]:
     """Lanes cut into blocks of vectors, the last one smaller; and how many lanes the last vector of a block has."""
     whole, rest = divmod(lanes, width * vectors)
@@ -77,7 +96,6 @@ class Schedule:
     row_group   tiles along the first row dimension that make a task
     lane_group  blocks of lanes that make a task
     blocks      the size of blocks of the reduction, for its first dimensions; C is read and written once a block
-    copied      whether blocks of B are copied to where they lie together
     cycles      what the model says it costs, for one image
     note        how the contraction has been rewritten
     """
@@ -89,14 +107,12 @@ class Schedule:
     row_group: int = 1
     lane_group: int = 1
     blocks: tuple[int, ...] = ()
-    copied: bool = False
     cycles: float = 0.0
     note: str = ""
 
     def __str__(self) -> str:
         notes = [word for word, true in (("packed", self.packed), ("lanes first", self.lanes_first)) if true]
         notes += [f"sums in blocks of {'×'.join(map(str, self.blocks))}"] if self.blocks else []
-        notes += ["copied"] if self.copied else []
         notes += [self.note] if self.note else []
         return ", ".join([f"tile {'×'.join(map(str, self.box))} by {self.vectors} vectors", *notes])
 
@@ -139,33 +155,20 @@ def completed(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors:
     """The schedule of a tile: everything that follows from it."""
     packed = worth_packing(contraction, vectors * isa.lanes(contraction.kind))
     cycles = cost(contraction, isa, box, vectors)
-    grouping = weight_groups if contraction.sums_batch else pixel_groups
-    lanes_first, row_group, lane_group = grouping(contraction, isa, box, vectors, cycles)
-    blocks = reduction_blocks(contraction, lane_group * vectors * isa.lanes(contraction.kind))
-    copied = worth_copying(contraction, box, blocks, vectors * isa.width // 8)
-    return Schedule(box, vectors, packed, lanes_first, row_group, lane_group, blocks, copied, cycles)
-
-
-def block_sizes(contraction: Contraction, blocks: tuple[int, ...]) -> list[int]:
-    """How many steps a block of the sum has along each dimension at most."""
-    return [*blocks, *(d.size for d in contraction.reduce[len(blocks) :])]
-
-
-def worth_copying(contraction: Contraction, box: tuple[int, ...], blocks: tuple[int, ...], column: int) -> bool:
-    """Whether every block of B is copied: if its columns would meet in one place of the first cache.
-
-    column  bytes of B that a step reads
-    """
-    if not contraction.sums_batch or contraction.lanes.a or contraction.lanes.b != 1:
-        return False
-    apart = contraction.reduce[-1].b * SIZES[contraction.kind]
-    small = math.prod(block_sizes(contraction, blocks)) * column <= SCRATCH
-    often = math.prod(d.size for d in contraction.rows) >= 4 * math.prod(box)
-    return small and often and apart > column and apart % MEETING == 0
+    if contraction.sums_batch:
+        cycles, row_group, lane_group = weight_groups(contraction, isa, box, vectors, cycles)
+        lanes_first = False
+    else:
+        lanes_first, row_group, lane_group = pixel_groups(contraction, isa, box, vectors, cycles)
+    rows = row_group * box[0] if len(box) == 1 else ALL
+    blocks = reduction_blocks(contraction, rows, lane_group * vectors * isa.lanes(contraction.kind))
+    return Schedule(box, vectors, packed, lanes_first, row_group, lane_group, blocks, cycles)
 
 
 def worth_packing(contraction: Contraction, width: int) -> bool:
     """B is copied if its lanes are apart; also if tiles would pick from afar what they use again and again."""
+    if contraction.shared:
+        return True
     if contraction.lanes.b != 1:
         return not contraction.sums_batch or contraction.lanes.size > 1
     return not contraction.sums_batch and contraction.lanes.a == 0 and contraction.lanes.size > width
@@ -174,16 +177,27 @@ def worth_packing(contraction: Contraction, width: int) -> bool:
 def cost(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int) -> float:
     """Cycles for one image: a machine that does two FMAs and two loads a cycle, and each result four cycles later."""
     t = Text("model")
-    sizes = [IMAGES * 4 if d.size == BATCH else d.size for d in contraction.rows]
     cycles = 0.0
     for column, _ in columns(contraction.lanes.size, isa.lanes(contraction.kind), vectors):
-        for rows in itertools.product(*(runs(t, n, m) for n, m in zip(sizes, box, strict=True))):
+        for rows in itertools.product(*row_runs(t, contraction, box, IMAGES * 4)):
             count = math.prod(cast(int, run.count) for run in (column, *rows))
-            cycles += count * tile_cycles(contraction, isa, tuple(run.size for run in rows), column.size)
+            part = math.prod(taken(contraction, w, rows[w.row]) for w in contraction.windows)
+            cycles += count * tile_cycles(contraction, isa, tuple(run.size for run in rows), column.size, part)
     return cycles * math.prod(abs(d.size) for d in contraction.outer)
 
 
-def tile_cycles(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int) -> float:
+def taken(contraction: Contraction, window: Window, run: Run) -> float:
+    """Which part of a sum the tiles of a run take on average."""
+    t, steps, count = Text("model"), contraction.reduce[window.sum].size, cast(int, run.count)
+    if not count * steps:
+        return 1.0
+    starts = (cast(int, run.start) + i * run.size for i in range(count))
+    bounds = [cast("tuple[int, int]", window.inside(t, start, run.size, steps)) for start in starts]
+    return sum(max(0, end - first) for first, end in bounds) / count / steps
+
+
+def tile_cycles(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, part: float = 1.0) -> float:
+    """Cycles of one tile that takes a part of the steps of its sum."""
     rows = offsets(contraction, box)
     sums, steps = len(rows) * vectors, written(contraction, rows, vectors, isa)[2]
     reads = len({row + a for row in rows for a, _ in steps}) / len(steps)
@@ -192,7 +206,7 @@ def tile_cycles(contraction: Contraction, isa: ISA, box: tuple[int, ...], vector
     passes = math.prod(d.size for d in contraction.reduce[: contraction.passes])
     # Pixels of many channels lie so far apart that few of them stay in the first cache.
     far = fetched(contraction, rows) * vectors if contraction.lanes.a and not contraction.sums_batch else 0
-    return step * contraction.terms + far + passes * (sums * (2 if contraction.passes else 1) + 20)
+    return step * contraction.terms * part + far + passes * (sums * (2 if contraction.adds else 1) + 20)
 
 
 def fetched(contraction: Contraction, rows: Sequence[int]) -> int:
@@ -226,6 +240,10 @@ def written(
         return len(steps) == 1 or sums + held + (1 if isa.fused else 5) <= isa.registers
 
     depth, bounded = len(contraction.reduce), 2 if contraction.sums_batch else contraction.passes
+    bounded = max([bounded, *(w.sum + 1 for w in contraction.windows)])
+    if contraction.shared:
+        last = contraction.reduce[-1]
+        return depth - 1, 1, [(i * last.a, i * last.b) for i in range(last.size)]
     while depth > bounded:
         d = contraction.reduce[depth - 1]
         some = [
@@ -255,7 +273,7 @@ def pixel_groups(
     What is added up in memory is one task for each outer index.
     """
     blocks, across = lane_blocks(contraction, isa, vectors), row_tiles(contraction, box)
-    if contraction.passes:
+    if contraction.adds:
         return False, across, blocks
     panel = contraction.terms * vectors * isa.width // 8
     lane_groups = -(-blocks // max(1, NEAR // max(panel, 1)))
@@ -269,36 +287,48 @@ def pixel_groups(
 
 def weight_groups(
     contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, cycles: float
-) -> tuple[bool, int, int]:
-    """Tasks of a sum over the batch: fewer parts of C where even a small batch is cut into chunks."""
+) -> tuple[float, int, int]:
+    """Tasks of a sum over the batch, of a few images: few of them read little twice, many of them end together.
+
+    The cycles of an image again, now with the reading, and with the waiting for the last task.
+    """
     blocks, across = lane_blocks(contraction, isa, vectors), row_tiles(contraction, box)
-    wanted = max(1, round(SHARES / chunk_count(contraction, FEW_IMAGES)))
-    lane_groups = min(blocks, wanted)
-    row_groups = min(across, -(-wanted // lane_groups))
-    return False, -(-across // row_groups), -(-blocks // lane_groups)
+    chunks = chunk_count(contraction, IMAGES)
+    a, b = (SIZES[contraction.kind] * part for part in footprint(contraction, ALL, ALL))
+    taps = len(contraction.rows) > 1  # each of the first ones reads all of A
+
+    def grouped(group: tuple[int, int]) -> tuple[float, int, int]:
+        rows, lanes = -(-across // group[0]), -(-blocks // group[1])
+        read = a * lanes * (rows if taps else 1) + b * rows
+        largest = group[0] / across * group[1] / blocks / chunks  # the share of the largest task
+        return cycles * (1 + 0.5 * THREADS * largest) + read / BANDWIDTH, *group
+
+    return min(grouped(group) for group in itertools.product(parts(across, across), parts(blocks, blocks)))
 
 
 def chunk_count(contraction: Contraction, batch: int) -> int:
     """Into how many chunks a batch is cut: each has a result of its own, which has to be small beside its operands."""
     if not contraction.sums_batch:
         return 1
-    elements = sum(footprint(contraction, 1 << 30))
+    elements = sum(footprint(contraction, ALL, ALL))
     return max(1, min(batch, TASKS, batch * elements // (4 * contraction.c_size)))
 
 
-def footprint(contraction: Contraction, lanes: int) -> tuple[int, int]:
-    """Elements of A and of B, of so many lanes, that one image's sum takes; those that taps share are counted once."""
+def footprint(contraction: Contraction, rows: int, lanes: int) -> tuple[int, int]:
+    """Elements of A, of so many of its last rows, and of B, of so many lanes, that one image's sum takes; those that
+    taps share are counted once."""
     pixels, lanes = contraction.terms, min(lanes, contraction.lanes.size)
-    apart = contraction.rows[-1].size if contraction.rows and contraction.rows[-1].a == 1 else 1
+    apart = min(rows, contraction.rows[-1].size) if contraction.rows and contraction.rows[-1].a == 1 else 1
     step = contraction.reduce[-1].a if contraction.reduce else 1
     return pixels * (lanes if contraction.lanes.a else max(1, min(apart, step))), pixels * lanes
 
 
-def reduction_blocks(contraction: Contraction, lanes: int) -> tuple[int, ...]:
-    """Blocks of a long sum over the batch whose operands stay near: several images, or some rows of pixels of one."""
+def reduction_blocks(contraction: Contraction, rows: int, lanes: int) -> tuple[int, ...]:
+    """Blocks of a long sum over the batch whose operands, of so many last rows and lanes, stay near: several images,
+    or some rows of pixels of one."""
     if not contraction.sums_batch:
         return (1,) * contraction.passes
-    image = sum(footprint(contraction, lanes)) * SIZES[contraction.kind]
+    image = sum(footprint(contraction, rows, lanes)) * SIZES[contraction.kind]
     images = max(1, min(NEAR // image, -(-256 // contraction.terms)), -(-192 // contraction.terms))
     if image <= NEAR or len(contraction.reduce) < 2:
         return (images,)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -191,7 +191,12 @@ class Text:
     def iota(self, lanes: int, kind: str = "i64") -> Value:
         if lanes == 1:
             return const(0, kind)
-        return Value("<" + ", ".join(f"{kind} {i}" for i in range(lanes)) + ">", kind, lanes)
+        return self.numbers(range(lanes), kind)
+
+    def numbers(self, values: Iterable[int], kind: str = "i64") -> Value:
+        """Known whole numbers, one for each lane."""
+        texts = [f"{kind} {value}" for value in values]
+        return Value(f"<{', '.join(texts)}>", kind, len(texts))
 
     def first(self, count: Int, lanes: int) -> Value:
         """A mask of the first `count` lanes."""

@@ -112,13 +112,22 @@ class Tile:
         if len({place for place, _, _ in uses}) < len(uses):
             uses.sort(key=lambda use: use[0])
         for place, group in itertools.groupby(uses, key=lambda use: use[0]):
-            numbers = [self.load(at.a, place, lane) for lane in self.lanes] if a else self.number(at.a, place)
+            numbers = [self.vector(at.a, place, lane) for lane in self.lanes] if a else self.number(at.a, place)
             for _, b, sums in group:
                 if b not in columns:
                     t.line(NOT_BEFORE)
                     columns[b] = [self.column(at.b, b, lane) for lane in self.lanes]
                 for x, column, variable in zip(numbers, columns[b], sums, strict=True):
                     t.set(variable, t.fma(x, column, t.get(variable)))
+
+    def vector(self, a: Value, offset: int, lane: int) -> Value:
+        """A in each lane: what lies there or, for groups of lanes that share it, what lies there for each group."""
+        if not (shared := self.contraction.shared):
+            return self.load(a, offset, lane)
+        self.t.line(NOT_BEFORE)
+        step = offset % shared.size
+        x = self.load(a, offset - step, lane)
+        return self.t.shuffle(x, [i - i % shared.size + step for i in range(self.width)])
 
     def number(self, a: Value, offset: int) -> list[Value]:
         """One element of A in all lanes, for each vector."""

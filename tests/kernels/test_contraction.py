@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from juanji.kernels import convolution, machine
 from juanji.kernels.contraction import BATCH, Contraction, Dim, merged
 from juanji.kernels.isa import ISAS
-from juanji.kernels.nest import ContractionKernel, build
-from juanji.kernels.schedule import candidates, columns, runs
+from juanji.kernels.nest import ContractionKernel, build, ways
+from juanji.kernels.schedule import columns, runs
 from juanji.kernels.text import Text, Value
 from juanji.kernels.tile import Place
 from juanji.ops.convspec import ConvSpec
@@ -151,9 +151,9 @@ def test_every_schedule_gives_the_same_bits(isa: Any) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal(2000).astype(np.float32), rng.standard_normal(200).astype(np.float32)
     found = []
-    for schedule in candidates(problem, isa):
+    for way in ways(problem, isa, keep_rows=False):
         c = np.zeros(2000, np.float32)
-        run(build(problem, isa, schedule), isa, a, b, c, 2)
+        run(build(problem, isa, way), isa, a, b, c, 2)
         found.append(c)
     assert len(found) > 3
     assert all(np.array_equal(c, found[0]) for c in found)

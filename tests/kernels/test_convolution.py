@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from juanji.kernels import convolution, machine
 from juanji.kernels.contraction import BATCH, Contraction
 from juanji.kernels.isa import ISAS
-from juanji.kernels.nest import build, ways
+from juanji.kernels.nest import Way, build, ways
 from juanji.kernels.text import Text, Value
 from juanji.kernels.tile import Place
 from juanji.ops.conv import conv_define, input_grad_define, weight_grad_define
@@ -34,9 +34,15 @@ def call(text: str, isa: Any, slots: list[int], tasks: int) -> None:
         function(table.ctypes.data, lo, hi)
 
 
-def run(contraction: Contraction, isa: Any, a: int, b: int, c: Any, batch: int) -> None:
+def each_form(contraction: Contraction, isa: Any) -> list[Way]:
+    """Every form of a contraction, in its cheapest way."""
+    found = ways(contraction, isa, keep_rows=False)
+    return list({form: (form, schedule) for form, schedule in reversed(found)}.values())
+
+
+def run(contraction: Contraction, isa: Any, a: int, b: int, c: Any, batch: int, way: Way | None = None) -> None:
     """C of a contraction into the array c, whose address is given with those of A and B."""
-    kernel = build(contraction, isa)
+    kernel = build(contraction, isa, way)
     dtype = DTYPES[contraction.kind]
     if kernel.pack:
         packed = np.full(kernel.pack.size(batch) + 32, np.nan, dtype)
@@ -94,27 +100,27 @@ def check(spec: ConvSpec, n: int, cin: int, cout: int, kind: str, isa: Any) -> N
     _, xv = framed(x, convolution.border("conv", spec), dtype, np.nan)
     buffer, y = framed(np.full_like(g, np.nan), none, dtype, CANARY)
     face = convolution.forward(spec, cin, cout, strides(xv), strides(y), kind)
-    run(face, isa, xv.ctypes.data, wp, y, n)
-    close(y, conv_define(wide[0], wide[1], spec))
-    assert (buffer == CANARY).sum() == buffer.size - y.size
+    for way in each_form(face, isa):
+        y[...] = np.nan
+        run(face, isa, xv.ctypes.data, wp, y, n, way)
+        close(y, conv_define(wide[0], wide[1], spec))
+        assert (buffer == CANARY).sum() == buffer.size - y.size
 
-    dw = np.full(w.shape, CANARY, dtype)
-    run(
-        convolution.weight_grad(spec, cin, cout, strides(xv), strides(gv), kind),
-        isa,
-        xv.ctypes.data,
-        gv.ctypes.data,
-        dw,
-        n,
-    )
-    close(dw, weight_grad_define(wide[0], wide[2], spec))
+    face = convolution.weight_grad(spec, cin, cout, strides(xv), strides(gv), kind)
+    for way in each_form(face, isa):
+        dw = np.full(w.shape, CANARY, dtype)
+        run(face, isa, xv.ctypes.data, gv.ctypes.data, dw, n, way)
+        close(dw, weight_grad_define(wide[0], wide[2], spec))
 
     _, gv = framed(g, convolution.border("conv_input_grad", spec), dtype, np.nan)
     buffer, dx = framed(np.full_like(x, np.nan), none, dtype, CANARY)
-    for face in convolution.input_grad(spec, cin, cout, strides(gv), strides(dx), kind):
-        run(face, isa, gv.ctypes.data, wp, dx, n)
-    close(dx, input_grad_define(wide[1], wide[2], spec))
-    assert (buffer == CANARY).sum() == buffer.size - dx.size
+    sectors = convolution.input_grad(spec, cin, cout, strides(gv), strides(dx), kind)
+    for chosen in itertools.zip_longest(*(each_form(face, isa) for face in sectors)):
+        dx[...] = np.nan
+        for face, some in zip(sectors, chosen, strict=True):
+            run(face, isa, gv.ctypes.data, wp, dx, n, some)
+        close(dx, input_grad_define(wide[1], wide[2], spec))
+        assert (buffer == CANARY).sum() == buffer.size - dx.size
 
 
 def problem(*numbers: int) -> tuple[ConvSpec, int, int, int]:
@@ -137,6 +143,8 @@ PROBLEMS = [
     (2, 3, 12, 20, 3, 1, 1, 1),
     (2, 4, 12, 3, 3, 2, 1, 1),
     (3, 120, 4, 256, 1, 1, 0, 1),
+    (2, 24, 9, 24, 3, 2, 1, 6),
+    (2, 16, 6, 16, 3, 1, 1, 2),
 ]
 
 
@@ -169,6 +177,10 @@ def faces(spec: ConvSpec, cin: int, cout: int) -> dict[str, Contraction]:
         ((64, 6, 14, 16, 5, 1, 0, 1), "forward", ""),
         ((64, 6, 14, 16, 5, 1, 0, 1), "input_grad", "added up in memory"),
         ((8, 64, 56, 64, 3, 1, 1, 1), "input_grad", ""),
+        ((8, 128, 28, 128, 3, 1, 1, 32), "forward", "4 groups as lanes"),
+        ((8, 64, 28, 64, 3, 1, 1, 8), "input_grad", "2 groups as lanes"),
+        ((8, 512, 7, 512, 3, 1, 1, 1), "forward", "zeros left out"),
+        ((8, 512, 7, 512, 3, 1, 1, 1), "weight_grad", "zeros left out"),
     ],
     ids=str,
 )

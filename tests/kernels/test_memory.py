@@ -50,6 +50,22 @@ def pooled():
     return jj.compile(whole), (RNG.normal(size=(2, 9, 7, 2)).astype(np.float32), np.array([4, 0, 4])), ()
 
 
+def wide():
+    """Images with so many channels that there are gaps between their pixels, read by convolutions and by others."""
+    v, w = (RNG.normal(size=(1, 1, *channels)).astype(np.float32) / 20 for channels in ((3, 512), (512, 4)))
+
+    def loss(x, v, w):
+        y = jj.relu(jj.conv(x, v))
+        z = jj.conv(y, w, padding=1) + jj.conv(jj.flip(y, 1), w, padding=1)
+        return (z**2).sum() + jj.softmax(jj.reshape(y, (8, 5, -1)), 1).max() + jj.max_pool(y, 2).sum() + y[:, 1:, ::2, 5:].sum()
+
+    return (
+        jj.compile(jj.value_and_grad(loss, argnums=(0, 1, 2))),
+        (RNG.normal(size=(2, 4, 5, 3)).astype(np.float32), v, w),
+        (),
+    )
+
+
 def evaluation():
     net = jj.models.create("batchnorm_net", seed=1, input_size=18).eval()
     return jj.compile(net), (RNG.normal(size=(3, 18, 18, 1)).astype(np.float32),), (net,)
@@ -62,6 +78,7 @@ CASES = {
     "resnet18": lambda: network("resnet18", stem="small", channels=(4, 8), blocks=(1, 1), input_size=9),
     "vgg11_bn": lambda: network("vgg11_bn", stages=((4,), (8,)), pooled=3, hidden=(6,), input_size=11),
     "pooled": pooled,
+    "wide": wide,
 }
 
 
@@ -87,6 +104,14 @@ def lives(plan):
     lasting = plan.lasting()
     spans = {key: (min(levels), max(levels)) for key, levels in used.items() if key in plan.offsets}
     return spans | {key: (0, last) for key in plan.offsets if key in lasting}
+
+
+def test_gaps_between_pixels_change_nothing():
+    function, args, _ = wide()
+    layouts = function.plan(*args).draft.layouts.values()
+    assert any(layout.extents[-1] > layout.shape[-1] for layout in layouts if layout.border)
+    for mine, want in zip(jj.tree.leaves(function(*args)), jj.tree.leaves(function.function(*args)), strict=True):
+        np.testing.assert_allclose(mine.array, want.array, rtol=1e-4, atol=1e-4)
 
 
 def test_memory_is_what_is_allocated(case):
