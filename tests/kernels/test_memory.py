@@ -57,7 +57,12 @@ def wide():
     def loss(x, v, w):
         y = jj.relu(jj.conv(x, v))
         z = jj.conv(y, w, padding=1) + jj.conv(jj.flip(y, 1), w, padding=1)
-        return (z**2).sum() + jj.softmax(jj.reshape(y, (8, 5, -1)), 1).max() + jj.max_pool(y, 2).sum() + y[:, 1:, ::2, 5:].sum()
+        return (
+            (z**2).sum()
+            + jj.softmax(jj.reshape(y, (8, 5, -1)), 1).max()
+            + jj.max_pool(y, 2).sum()
+            + y[:, 1:, ::2, 5:].sum()
+        )
 
     return (
         jj.compile(jj.value_and_grad(loss, argnums=(0, 1, 2))),
