@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,15 @@ import numpy as np
 from juanji import recording, tree
 from juanji.engine import state
 from juanji.engine.door import Door, signature
-from juanji.errors import NonFiniteError
+from juanji.errors import ArgumentError, NonFiniteError, unknown_name
 from juanji.graph import Graph, is_array
 from juanji.kernels import isa as isas
 from juanji.tensor import Tensor, trace
 
 # Plans have one place for their arguments, and share cells: one is run at a time, whichever thread asks.
 RUNNING = threading.RLock()
+ALGORITHMS = ("all", "direct")
+MUCH = 16  # a batch so many times smaller than the one that is planned for is a small one of its own
 
 
 class Compiled:
@@ -30,8 +33,9 @@ class Compiled:
     writes are its state.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any], algorithms: str = "all", batch: int | None = None) -> None:
+        check_options(algorithms, batch)
+        self.function, self.algorithms, self.batch = function, algorithms, batch
         self.plans: dict[Any, list[tuple[Modes, Door, Any]]] = {}
         functools.update_wrapper(self, function, updated=())
 
@@ -72,9 +76,10 @@ class Compiled:
 
     def __reduce__(self) -> Any:
         """Copies and pickles make plans of their own."""
-        return type(self), (self.function,)
+        return type(self), (self.function, self.algorithms, self.batch)
 
     def make(self, args: Any) -> tuple[Modes, Door, Any]:
+        from juanji.engine.contract import Choice
         from juanji.engine.plan import Plan
         from juanji.engine.planner import Planner
         from juanji.engine.simplify import simplify
@@ -82,7 +87,8 @@ class Compiled:
         graph = trace(self.function, *args)
         leave_homes(graph)
         isa = isas.current()
-        plan = Plan(Planner(simplify(graph), isa).draft(), isa)
+        choice = Choice(self.algorithms, scale(graph.inputs, self.batch))
+        plan = Plan(Planner(simplify(graph), isa, choice).draft(), isa)
         return Modes(graph, plan), Door(graph), plan
 
 
@@ -114,10 +120,23 @@ def on_definitions() -> bool:
     return os.environ.get("JUANJI_BACKEND") == "numpy" or recording.active()
 
 
-def compile(function: Callable[..., Any]) -> Compiled:
+def check_options(algorithms: str, batch: int | None) -> None:
+    if algorithms not in ALGORITHMS:
+        raise unknown_name("choice of algorithms", algorithms, ALGORITHMS)
+    if batch is not None and batch < 1:
+        raise ArgumentError("compile: no such batch", received=f"batch={batch}", rule="at least 1 image")
+
+
+def scale(inputs: Sequence[Tensor], batch: int | None) -> Fraction:
+    """For how many images per image of a batch to choose algorithms: a smaller batch has those of the whole one."""
+    images = next((x.shape[0] for x in inputs if x.ndim), 0)
+    return Fraction(batch, images) if batch and images <= batch <= MUCH * images else Fraction(1)
+
+
+def compile(function: Callable[..., Any] | None = None, *, algorithms: str = "all", batch: int | None = None) -> Any:
     """`function` as machine code: a training step over model, optimiser and batch, an inference, or anything else.
 
-    Use it on a function or as a decorator::
+    Use it on a function or as a decorator, with or without options::
 
         @jj.compile
         def step(x, y):
@@ -125,7 +144,15 @@ def compile(function: Callable[..., Any]) -> Compiled:
             optimizer.update(model, grads)
             return loss
 
+    algorithms  "all", where convolutions of stride 1 may use fewer multiplications (Winograd's, within 4e-5 of the
+                largest value in float32), or "direct"
+    batch       the number of images that algorithms are chosen for. By default that of each call; with it a smaller
+                batch, the last of an epoch, uses the kernels of the others
+
     The function is traced: it runs once for each set of shapes, on tensors without values. Raises TraceError where it
-    asks for one, and NonFiniteError, with nothing written to any cell, where a result is NaN or infinite.
+    asks for one, NonFiniteError, with nothing written to any cell, where a result is NaN or infinite, and
+    UnknownNameError and ArgumentError for other options.
     """
-    return Compiled(function)
+    if function is None:
+        return functools.partial(Compiled, algorithms=algorithms, batch=batch)
+    return Compiled(function, algorithms, batch)

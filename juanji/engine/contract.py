@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from juanji.engine import threads
 from juanji.engine.calls import Call, keys_read
 from juanji.engine.fuse import Unit
 from juanji.engine.layout import Layout
 from juanji.graph import PRIMITIVES, Node
+from juanji.kernels import choice
+from juanji.kernels.contraction import Contraction
 from juanji.kernels.elements import dense
 from juanji.kernels.fused import Walk, Writer
 from juanji.kernels.isa import ISA
@@ -20,14 +24,30 @@ from juanji.kernels.nest import build
 from juanji.kernels.products import Product
 from juanji.kernels.text import Int, Text, Value
 from juanji.kernels.tile import Place as At
+from juanji.kernels.winograd import Winograd
 from juanji.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What algorithms are chosen from, "all" or "direct", and for how many images per image."""
+
+    algorithms: str = "all"
+    scale: Fraction = Fraction(1)
+
+    def short(self, contraction: Contraction, isa: ISA, batch: int) -> Winograd | None:
+        """The short algorithm that does a contraction, if one does."""
+        if self.algorithms == "direct":
+            return None
+        way = choice.best(contraction, isa, round(batch * self.scale))
+        return way and replace(way, batch=batch)
 
 
 class Contractor:
     """What it takes to call contractions: the instruction set, and where tensors lie."""
 
-    def __init__(self, isa: ISA, places: Mapping[int, Place], producers: Mapping[int, Node]) -> None:
-        self.isa, self.places, self.producers = isa, places, producers
+    def __init__(self, isa: ISA, places: Mapping[int, Place], producers: Mapping[int, Node], choice: Choice) -> None:
+        self.isa, self.places, self.producers, self.choice = isa, places, producers, choice
         self.sizes: dict[Any, int] = {}
 
     def calls(self, unit: Unit) -> tuple[list[Call], dict[Any, int]]:
@@ -42,7 +62,11 @@ class Contractor:
     def face(self, unit: Unit, product: Product, number: int) -> Iterator[Call]:
         node: Node = unit.node  # type: ignore[assignment]
         (y,) = node.outputs
-        end = End(self, unit, product, number) if unit.walk else None
+        contraction = product.contractions[number]
+        if short := self.choice.short(contraction, self.isa, product.batch):
+            yield from self.short(unit, product, number, short)
+            return
+        end = End(self, unit, product, number, 4 if contraction.has_batch else 3) if unit.walk else None
         kernel = build(product.contractions[number], self.isa, epilogue=end)
         a, b = (self.places[id(x)].key for x in (product.a, product.b))
         c = self.places[id(unit.outputs[0])].key
@@ -74,6 +98,40 @@ class Contractor:
         if parts:
             yield self.sum(node, target, parts, kernel.part_strides)
 
+    def short(self, unit: Unit, product: Product, number: int, way: Winograd) -> Iterator[Call]:
+        """The stages of a short algorithm."""
+        node: Node = unit.node  # type: ignore[assignment]
+        (y,) = node.outputs
+        a, b = (self.places[id(x)].key for x in (product.a, product.b))
+        names: dict[str | int, Any] = {"a": a, "b": b, "c": self.places[id(unit.outputs[0])].key}
+        for name, size in way.memory().items():
+            names[name] = name, id(y), number
+            copies = threads.pool().threads if name == "scratch" else 1
+            self.sizes[names[name]] = size * np.dtype(y.dtype).itemsize * copies
+        ends: list[End] = []
+
+        def end(own: int) -> End | None:
+            ends.extend([End(self, unit, product, number, own)] if unit.walk else [])
+            return ends[0] if ends else None
+
+        for stage in way.stages(end):
+            slots = tuple(names.get(slot, ("count", slot)) for slot in stage.slots)
+            writes = {names[name] for name in stage.writes}
+            what = stage.what
+            if "c" in stage.writes and ends:
+                slots += tuple(ends[0].slots[len(slots) :])
+                writes |= {self.places[id(x)].key for x in unit.outputs}
+            if stage.products:
+                what = node.name
+            call = Call(stage.text, slots, stage.tasks, 1, frozenset(keys_read(slots, writes)), frozenset(writes), what)
+            call.path = node.path
+            if stage.products:
+                call.products = product.contractions[number].products(product.batch)
+                call.reason, call.problem = str(way), (product.contractions[number], product.batch)
+            if "c" in stage.writes and ends:
+                call.what = "+".join([what, *(self.producers[id(x)].name for x in unit.outputs if x is not y)])
+            yield call
+
     def call(self, node: Node, text: str, slots: tuple[Any, ...], tasks: int, output: int, what: str) -> Call:
         written = frozenset([slots[output]])
         reads = frozenset(keys_read(slots, written))
@@ -95,11 +153,10 @@ class Contractor:
 class End:
     """What becomes of a contraction's results: the elements of a walk, computed while the sums are in registers."""
 
-    def __init__(self, contractor: Contractor, unit: Unit, product: Product, number: int) -> None:
+    def __init__(self, contractor: Contractor, unit: Unit, product: Product, number: int, own: int) -> None:
         self.contractor, self.unit = contractor, unit
         self.grid, self.contraction = product.grids[number], product.contractions[number]
-        # The arguments that the contraction itself has: A, B, C and the batch.
-        self.slots: list[Any] = [None] * (4 if self.contraction.has_batch else 3)
+        self.slots: list[Any] = [None] * own  # arguments that the kernel has itself
         self.lowering: Lowering | None = None
 
     def __call__(self, t: Text, place: At, sums: Value, mask: Value | None) -> None:

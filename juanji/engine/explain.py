@@ -11,10 +11,10 @@ from juanji.engine.compiled import Compiled
 from juanji.engine.fuse import VIEWS
 from juanji.engine.plan import Plan
 from juanji.engine.profile import layer, stages_of, traffic
-from juanji.kernels.contraction import BATCH, Contraction
+from juanji.kernels.choice import images
 from juanji.kernels.isa import ISA
 from juanji.kernels.nest import ways
-from juanji.kernels.schedule import IMAGES, Schedule
+from juanji.kernels.schedule import Schedule
 from juanji.table import aligned
 
 SHOWN = 2  # schedules that were not chosen
@@ -94,11 +94,6 @@ def choice(call: Call, isa: ISA) -> Iterator[str]:
             yield from refused(chosen, [each for each in found if each is not chosen])
             return
     yield call.reason
-
-
-def images(contraction: Contraction) -> int:
-    """How many images the model's cycles are for."""
-    return 4 * IMAGES if any(d.size == BATCH for d in contraction.rows) else 1
 
 
 def refused(chosen: Schedule, others: Sequence[Schedule]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from juanji.engine import layout
 from juanji.engine.calls import FLAG, Call, border_text, keys_read
-from juanji.engine.contract import Contractor
+from juanji.engine.contract import Choice, Contractor
 from juanji.engine.fuse import VIEWS, Fuser, Unit
 from juanji.engine.layout import Border, Layout
 from juanji.engine.simplify import Program
@@ -43,8 +43,8 @@ class Draft:
 
 
 class Planner:
-    def __init__(self, program: Program, isa: ISA) -> None:
-        self.program, self.isa = program, isa
+    def __init__(self, program: Program, isa: ISA, choice: Choice) -> None:
+        self.program, self.isa, self.choice = program, isa, choice
         copy_cells(program)
         self.borders = find_borders(program)
         self.fuser = Fuser(program, set(self.borders))
@@ -157,7 +157,7 @@ class Planner:
     def add_node(self, unit: Unit) -> None:
         node = unit.node
         if "contraction" in node.record.lower:  # type: ignore[union-attr]
-            contractor = Contractor(self.isa, self.places, self.program.producers)
+            contractor = Contractor(self.isa, self.places, self.program.producers, self.choice)
             calls, sizes = contractor.calls(unit)
             self.calls += calls
             self.sizes.update(sizes)

@@ -32,6 +32,9 @@ KINDS = {
     "conv_weight_grad": "weight gradient",
     "matmul": "matrix product",
     "pack": "packing",
+    "transform weights": "transform",
+    "transform": "transform",
+    "transform back": "transform",
     "border": "border",
     "sum of parts": "sum of parts",
 }

@@ -123,8 +123,9 @@ leave:
 """
 
 # Working through a phase. Phases of one entry are not announced: whoever finished the phase before does them as well.
+# `who` is the number of the thread, by which kernels find memory that is theirs alone.
 WORK = """
-define internal void @call(i64 %index) {
+define internal void @call(i64 %index, i64 %who) {
   %entries = load ptr, ptr @entries
   %entry = getelementptr %Entry, ptr %entries, i64 %index
   %1 = getelementptr %Entry, ptr %entry, i64 0, i32 1
@@ -134,7 +135,7 @@ define internal void @call(i64 %index) {
   %arguments = load ptr, ptr %1
   %from = load i64, ptr %2
   %to = load i64, ptr %3
-  call void %kernel(ptr %arguments, i64 %from, i64 %to)
+  call void %kernel(ptr %arguments, i64 %from, i64 %to, i64 %who)
   ret void
 }
 
@@ -145,7 +146,7 @@ define internal %Phase @phase(i64 %index) {
   ret %Phase %phase
 }
 
-define internal void @advance(i64 %from) {
+define internal void @advance(i64 %from, i64 %who) {
 enter:
   %base = load i64, ptr @base
   %count = load i64, ptr @count
@@ -165,7 +166,7 @@ size:
   %single = icmp eq i64 %others, 0
   br i1 %single, label %alone, label %together
 alone:
-  call void @call(i64 %first)
+  call void @call(i64 %first, i64 %who)
   %next = add i64 %p, 1
   br label %look
 together:
@@ -176,7 +177,7 @@ over:
   ret void
 }
 
-define internal void @help() {
+define internal void @help(i64 %who) {
 enter:
   %tick = load atomic i64, ptr @tick acquire, align 8
   %base = load i64, ptr @base
@@ -200,7 +201,7 @@ take:
   br i1 %some, label %work, label %report
 work:
   %index = add i64 %first, %i
-  call void @call(i64 %index)
+  call void @call(i64 %index, i64 %who)
   %mine1 = add i64 %mine, 1
   br label %take
 report:
@@ -215,7 +216,7 @@ add:
   br i1 %complete, label %open_next, label %leave
 open_next:
   %p1 = add i64 %p, 1
-  call void @advance(i64 %p1)
+  call void @advance(i64 %p1, i64 %who)
   ret void
 leave:
   ret void
@@ -252,7 +253,7 @@ leave:
 define internal void @together() {
 enter:
   store atomic i64 1, ptr @open seq_cst, align 8
-  call void @advance(i64 0)
+  call void @advance(i64 0, i64 0)
   br label %look
 look:
   %tick = load atomic i64, ptr @tick acquire, align 8
@@ -262,7 +263,7 @@ look:
   %more = icmp ult i64 %p, %count
   br i1 %more, label %work, label %close
 work:
-  call void @help()
+  call void @help(i64 0)
   call void @await(ptr @seats, ptr @tick, i64 %tick)
   br label %look
 close:
@@ -299,7 +300,7 @@ phase:
   br label %entry
 entry:
   %i = phi i64 [ %first, %phase ], [ %i1, %entry ]
-  call void @call(i64 %i)
+  call void @call(i64 %i, i64 0)
   %i1 = add i64 %i, 1
   %more = icmp ult i64 %i1, %end
   br i1 %more, label %entry, label %done
@@ -344,7 +345,7 @@ go_in:
   %running = icmp eq i64 %open, 1
   br i1 %running, label %work, label %go_out
 work:
-  call void @help()
+  call void @help(i64 %index)
   br label %go_out
 go_out:
   %2 = atomicrmw xchg ptr %seat, i64 0 seq_cst

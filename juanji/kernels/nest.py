@@ -131,25 +131,38 @@ class Nest:
     """The text of one kernel: tasks, blocks of the reduction, blocks of lanes, boxes of rows, and inside the tile."""
 
     def __init__(
-        self, given: Contraction, grid: Grid, isa: ISA, pack: Packing | SpreadPacking | None, epilogue: Epilogue | None
+        self,
+        given: Contraction,
+        grid: Grid,
+        isa: ISA,
+        pack: Packing | SpreadPacking | None = None,
+        epilogue: Epilogue | None = None,
+        t: Text | None = None,
     ) -> None:
         self.grid, self.contraction, self.schedule = grid, grid.contraction, grid.schedule
         self.given, self.isa, self.pack = given, isa, pack
         self.scratch = grid.form.scratch
         self.epilogue = each_pixel(grid.form, epilogue) if epilogue and grid.form.pixels > 1 else epilogue
-        self.t = kernel_text(isa.fused)
+        self.t = t or kernel_text(isa.fused)
 
     def text(self) -> str:
+        """A kernel of its own."""
         t, problem = self.t, self.contraction
-        start = Dim(0, problem.a0, problem.b0, problem.c0)
-        self.c = t.slot(2)
-        self.origin = Cursor(t.slot(0), t.slot(1), self.c, problem.kind).moved(t, 1, start)
-        self.batch: Int = t.slot(3, "i64") if problem.has_batch else 1
-        self.length: Int = t.slot(4, "i64") if problem.sums_batch else 1
-        self.rows = self.grid.rows(t, self.batch)
-        self.sizes = self.grid.sizes(t, self.batch)
-        t.loop(t.argument("lo"), t.argument("hi"), self.task)
+        batch = t.slot(3, "i64") if problem.has_batch else 1
+        length = t.slot(4, "i64") if problem.sums_batch else 1
+        self.write([t.slot(i) for i in range(3)], batch, length, (t.argument("lo"), t.argument("hi")))
         return str(t)
+
+    def write(self, operands: Sequence[Value], batch: Int = 1, length: Int = 1, tasks: Bounds | None = None) -> None:
+        """The loops over some tasks, by default all, for A, B and C at these addresses."""
+        t, problem = self.t, self.contraction
+        a, b, self.c = operands
+        start = Dim(0, problem.a0, problem.b0, problem.c0)
+        self.origin = Cursor(a, b, self.c, problem.kind).moved(t, 1, start)
+        self.batch, self.length = batch, length
+        self.rows = self.grid.rows(t, batch)
+        self.sizes = self.grid.sizes(t, batch)
+        t.loop(*(tasks or (0, functools.reduce(t.mul, self.sizes))), self.task)
 
     def task(self, number: Int) -> None:
         """Everything that task `number` computes."""

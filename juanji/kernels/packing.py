@@ -136,11 +136,11 @@ class PackingText:
             count = min(self.width, high - low)
 
             def one(i: Int, count: int = count) -> None:
-                self.square(*self.moved(b, c, i, d), d, count, vectors, tail)
+                self.block(*self.moved(b, c, i, d), d, count, vectors, tail)
 
             t.loop(low, high, one, self.width)
 
-    def square(self, b: Value, c: Value, d: Dim, steps: int, vectors: int, tail: int) -> None:
+    def block(self, b: Value, c: Value, d: Dim, steps: int, vectors: int, tail: int) -> None:
         """A few steps by a block of lanes."""
         full = vectors if tail == self.width else vectors - 1
         self.t.loop(0, full, lambda v: self.column(b, c, d, steps, v, self.width))
@@ -160,20 +160,27 @@ class PackingText:
     def vectors(self, b: Value, d: Dim, steps: int, lanes: int) -> list[Value]:
         """One vector of lanes for each step; those of lanes that there are not are zero."""
         t, width, apart = self.t, self.width, self.source.lanes.b
-        mask = None if lanes == width else t.first(lanes, width)
-        if self.source.shared:
-            size = self.source.shared.size
-            places = t.numbers(self.source.lanes_b(lane) + lane % size * apart for lane in range(width))
-            return [t.gather(t.at(b, i * d.b, self.kind), places, self.kind, mask) for i in range(steps)]
-        if apart == 1:
-            return [t.load(t.at(b, i * d.b, self.kind), self.kind, width, mask) for i in range(steps)]
-        if d.b == 1:
-            along = None if steps == width else t.first(steps, width)
-            rows = [t.load(t.at(b, i * apart, self.kind), self.kind, width, along) for i in range(lanes)]
-            zeros = [Value("zeroinitializer", self.kind, width)] * (width - lanes)
-            return transposed(t, [*rows, *zeros])[:steps]
-        offsets = t.op("mul", t.iota(width), const(apart, "i64", width))
-        return [t.gather(t.at(b, i * d.b, self.kind), offsets, self.kind, mask) for i in range(steps)]
+        if not self.source.shared:
+            return square(t, b, self.kind, width, (steps, d.b), (lanes, apart))
+        mask, size = None if lanes == width else t.first(lanes, width), self.source.shared.size
+        places = t.numbers(self.source.lanes_b(lane) + lane % size * apart for lane in range(width))
+        return [t.gather(t.at(b, i * d.b, self.kind), places, self.kind, mask) for i in range(steps)]
+
+
+def square(t: Text, b: Value, kind: str, width: int, steps: tuple[int, int], lanes: tuple[int, int]) -> list[Value]:
+    """One vector of lanes for each step, of steps and lanes given as (how many, how far apart); those of lanes that
+    there are not are zero."""
+    (count, step), (there, apart) = steps, lanes
+    mask = None if there == width else t.first(there, width)
+    if apart == 1:
+        return [t.load(t.at(b, i * step, kind), kind, width, mask) for i in range(count)]
+    if step == 1:
+        along = None if count == width else t.first(count, width)
+        rows = [t.load(t.at(b, i * apart, kind), kind, width, along) for i in range(there)]
+        zeros = [Value("zeroinitializer", kind, width)] * (width - there)
+        return transposed(t, [*rows, *zeros])[:count]
+    offsets = t.op("mul", t.iota(width), const(apart, "i64", width))
+    return [t.gather(t.at(b, i * step, kind), offsets, kind, mask) for i in range(count)]
 
 
 def packed_steps(dims: Sequence[Dim], innermost: int) -> list[int]:

@@ -333,5 +333,5 @@ class Text:
 
 
 def kernel_text(fused: bool = True) -> Text:
-    """A kernel: a table of arguments, and the part [lo, hi) of the work."""
-    return Text("kernel", fused, args="ptr", lo="i64", hi="i64")
+    """A kernel: a table of arguments, the part [lo, hi) of the work, and the number of the thread that does it."""
+    return Text("kernel", fused, args="ptr", lo="i64", hi="i64", who="i64")

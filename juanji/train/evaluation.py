@@ -30,7 +30,7 @@ def logits(model: Module, x: Array) -> Array:
 def inference(model: Module) -> Compiled:
     """The model compiled. It is kept with the model, so that its plans serve every evaluation, and go when it goes."""
     if "_inference" not in model.__dict__:
-        object.__setattr__(model, "_inference", Compiled(model))
+        object.__setattr__(model, "_inference", Compiled(model, batch=BATCH))
     compiled: Compiled = model.__dict__["_inference"]
     return compiled
 

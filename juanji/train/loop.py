@@ -57,13 +57,14 @@ class Epoch:
 class Trainer:
     """A network, its optimiser and its loss, one step at a time.
 
-    loss  of (logits, labels) to a scalar
+    loss   of (logits, labels) to a scalar
+    batch  images of a step; the last of an epoch may have fewer
     """
 
-    def __init__(self, model: Module, optimizer: Optimizer, loss: Loss) -> None:
+    def __init__(self, model: Module, optimizer: Optimizer, loss: Loss, batch: int | None = None) -> None:
         self.model, self.loss = model, loss
         self.optimizer: Any = optimizer  # whose learning rate is a cell, read as a tensor and written as a number
-        self.compiled = Compiled(self.update)
+        self.compiled = Compiled(self.update, batch=batch)
 
     def step(self, x: Array, y: Array, place: str = "") -> tuple[float, float]:
         """Forward, loss, backward, update. Returns the loss and the accuracy before the update.
@@ -155,7 +156,7 @@ def fit(
     """
     recipe, preprocessing = recipe or Recipe(), preprocessing or Preprocessing.of(dataset.train)
     check_classes(model, dataset, preprocessing)
-    trainer = Trainer(model, recipe.make_optimizer(model), recipe.make_loss())
+    trainer = Trainer(model, recipe.make_optimizer(model), recipe.make_loss(), recipe.batch)
     return rows(trainer, dataset, recipe, preprocessing, on_step)
 
 

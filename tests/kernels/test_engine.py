@@ -374,7 +374,7 @@ def test_fresh_plans_take_the_same_steps():
 def test_a_smaller_batch_uses_the_convolutions_that_are_there():
     """Their kernels take the size of the batch as an argument."""
     net = jj.models.create("lenet5", input_size=20)
-    step = jj.compile(training(net, jj.optim.Adam(net)))
+    step = jj.compile(training(net, jj.optim.Adam(net)), batch=64)
     whole, rest = (
         {call.text for call in step.plan(X20[:size], np.zeros(size, np.int64)).calls if "conv" in call.what}
         for size in (64, 17)

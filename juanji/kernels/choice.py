@@ -1,0 +1,152 @@
+"""Which algorithm a face of a convolution takes: each tells what it costs, or why it cannot be had."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import cast
+
+from juanji.kernels.contraction import BATCH, Contraction, Dim
+from juanji.kernels.cooktoom import POINTS, Algorithm, Matrix, algorithm
+from juanji.kernels.isa import ISA
+from juanji.kernels.nest import ways
+from juanji.kernels.schedule import BANDWIDTH, IMAGES
+from juanji.kernels.text import SIZES
+from juanji.kernels.winograd import Outputs, Weights, Winograd
+
+WORTHWHILE = 0.9  # of the cycles of direct convolution at most
+LATENCY = 2.0  # transforms wait for memory: by so much they take longer than their instructions
+TOGETHER = 64  # tiles that are worked through together, so that transformed weights are read seldom
+ROWS = 14  # tiles of a block at most: so many rows by two vectors fit the registers
+TASKS = 8  # that one kernel for all stages has to have
+CHUNKS = 16  # of a weight gradient in which every task has sums of its own
+
+
+def images(contraction: Contraction) -> int:
+    """How many images the cycles of its schedules are for."""
+    return 4 * IMAGES if any(d.size == BATCH for d in contraction.rows) else 1
+
+
+def axes(contraction: Contraction) -> tuple[Sequence[Dim], Sequence[Dim]]:
+    """The dimensions of taps and of pixels, axis by axis."""
+    if contraction.sums_batch:
+        return contraction.rows[:-1], contraction.reduce[1:]
+    return contraction.reduce[:-1], contraction.rows
+
+
+def refusal(contraction: Contraction) -> str:
+    """Why a contraction cannot be had by short algorithms; empty if it can."""
+    problem = contraction.upward()
+    taps, pixels = axes(problem)
+    if problem.kind != "float":
+        return "for float32 only"
+    if not taps or len(taps) != len(pixels) or len(problem.outer) != (1 if problem.sums_batch else 2):
+        return "no convolution"
+    if problem.lanes.a or problem.outer[-1].size != 1:
+        return "in groups"
+    if any(t.size > 1 and t.a != p.a for t, p in zip(taps, pixels, strict=True)):
+        return "with a stride or a dilation"
+    if all(t.size == 1 for t in taps) or any(d.size == 0 for d in (*taps, *pixels)):
+        return "one tap"
+    return ""
+
+
+def algorithms(taps: Sequence[int], products: int) -> tuple[Algorithm, ...] | None:
+    """F(m, r) with so many products along each axis of more than one tap, if every m is at least 2."""
+    if any(n > 1 and products + 1 - n < 2 for n in taps):
+        return None
+    return tuple(algorithm(products if n > 1 else 1, n) for n in taps)
+
+
+def candidates(contraction: Contraction, isa: ISA, batch: int) -> list[tuple[float, Winograd]]:
+    """The ways in which short algorithms could do it, with the cycles that one thread needs for so many images, best
+    first."""
+    if refusal(contraction):
+        return []
+    problem = replace(contraction.upward(), windows=(), scattered=None)
+    sizes = [d.size for d in axes(problem)[0]]
+    found = [each for n in POINTS if n > 1 and (each := algorithms(sizes, n))]
+    make = weights if problem.sums_batch else outputs
+    ways = [way for each in found for way in make(problem, each, isa, batch)]
+    return sorted(((cycles(way), way) for way in ways), key=lambda way: way[0])
+
+
+@functools.cache
+def best(contraction: Contraction, isa: ISA, batch: int) -> Winograd | None:
+    """The best short algorithm if it is worth while beside the best direct way."""
+    found = candidates(contraction, isa, batch)
+    if not found:
+        return None
+    direct = ways(contraction, isa, keep_rows=False)[0][1].cycles * batch / images(contraction)
+    return found[0][1] if found[0][0] < WORTHWHILE * direct else None
+
+
+def outputs(problem: Contraction, found: tuple[Algorithm, ...], isa: ISA, batch: int) -> Iterator[Outputs]:
+    """In stages, and in one kernel if that has enough tasks."""
+    first = Outputs(problem, found, isa, batch, 1, 0)
+    width, total = first.tiling.width, first.total
+    for strips in (max(1, TOGETHER // width), 0):
+        tiles = min(width * (strips or total), TOGETHER)
+        if strips * TASKS <= total:
+            yield replace(first, tiles=-(-tiles // -(-tiles // ROWS)), strips=strips)
+
+
+def weights(problem: Contraction, found: tuple[Algorithm, ...], isa: ISA, batch: int) -> Iterator[Weights]:
+    """In stages, and in one kernel for the first of them."""
+    first = Weights(problem, found, isa, batch, 1, 0)
+    strips = max(1, TOGETHER // first.tiling.width)
+    tiles = first.tiling.width * min(strips, first.total)
+    yield replace(first, tiles=tiles)
+    if strips * TASKS <= first.total:
+        yield replace(first, tiles=tiles, strips=strips, chunks=min(CHUNKS, first.total // strips))
+
+
+# Costs: as in `schedule.py`, a machine that does two FMAs and two loads a cycle
+
+
+def transform_cycles(matrices: Sequence[Matrix]) -> float:
+    """Cycles of transforming one vector of tiles: loads, arithmetic with about two operations for every number that
+    goes in along an axis, and stores."""
+    sizes, operations = [len(m[0]) for m in matrices], 0
+    before = math.prod(sizes)
+    for axis, matrix in enumerate(matrices):
+        operations += 2 * max(len(matrix), len(matrix[0])) * math.prod(sizes) // len(matrix[0])
+        sizes[axis] = len(matrix)
+    return LATENCY * (before / 2 + operations / 2 + math.prod(sizes))
+
+
+def cycles(way: Winograd) -> float:
+    """Cycles of one thread for all images."""
+    return weight_cycles(way) if isinstance(way, Weights) else output_cycles(cast(Outputs, way))
+
+
+def vectors(way: Winograd, count: int) -> int:
+    return -(-count // way.width)
+
+
+def output_cycles(way: Outputs) -> float:
+    k, n = way.contraction.lanes.size, way.contraction.reduce[-1].size
+    tiles, blocks = way.total * way.tiling.width, -(-way.together // way.tiles)
+    rounds = -(-way.total // way.strips) if way.strips else 1
+    products = way.way[1].cycles / images(way.products) * rounds * blocks
+    back = [tuple(zip(*a.outputs, strict=True)) for a in way.algorithms]
+    transforms = tiles * vectors(way, n) * transform_cycles([a.data for a in way.algorithms])
+    transforms += tiles * vectors(way, k) * transform_cycles(back)
+    transforms += vectors(way, k) * n * transform_cycles([a.taps for a in way.algorithms])
+    reading = way.pack.size() * SIZES[way.kind] * (2 + rounds) / BANDWIDTH
+    between = 0 if way.strips else 2 * sum(way.memory().values()) * SIZES[way.kind] / BANDWIDTH
+    return products + transforms + reading + between
+
+
+def weight_cycles(way: Weights) -> float:
+    n, k = (side.channels for side in way.sides)
+    tiles = way.total * way.tiling.width
+    rounds = -(-way.total // way.strips) if way.strips else 1
+    products = rounds * -(-way.together // way.tiles) * way.tiles * way.elements * n * vectors(way, k) / 2
+    transforms = tiles * sum(vectors(way, side.channels) * transform_cycles(side.matrices) for side in way.sides)
+    transforms += n * vectors(way, k) * transform_cycles([tuple(zip(*a.taps, strict=True)) for a in way.algorithms])
+    sums = way.sums * SIZES[way.kind] * 2 * (rounds + way.chunks) / BANDWIDTH
+    between = 0 if way.strips else 2 * sum(way.memory().values()) * SIZES[way.kind] / BANDWIDTH
+    return 1.1 * products + transforms + sums + between

@@ -1,0 +1,201 @@
+"""Images cut into overlapping tiles, and transformed tiles in memory.
+
+Tiles are numbered along strips, rows of tiles along the last axis, and strips through all images.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from juanji.kernels.cooktoom import Matrix, applied
+from juanji.kernels.text import SIZES, Int, Text, Value, const, index
+
+LINE = 64  # bytes of a cache line
+MEETING = 1024  # bytes: what lies a multiple of them apart meets in a few places of the first cache
+
+Sizes = tuple[int, ...]
+Strips = tuple[Int, Int]  # from, to
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A tile: its image, its place among the image's tiles, its outputs along each axis, its number."""
+
+    image: Int
+    place: tuple[Int, ...]
+    sizes: Sizes
+    number: Int
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Images of `sizes` outputs cut into tiles of `steps`; the last tile along an axis may have fewer."""
+
+    sizes: Sizes
+    steps: Sizes
+
+    @property
+    def counts(self) -> Sizes:
+        return tuple(-(-n // m) for n, m in zip(self.sizes, self.steps, strict=True))
+
+    @property
+    def strips(self) -> int:
+        """How many strips an image has."""
+        return math.prod(self.counts[:-1])
+
+    @property
+    def width(self) -> int:
+        """How many tiles a strip has."""
+        return self.counts[-1]
+
+    def each(self, t: Text, strips: Strips, base: Int, body: Callable[[Spot], None]) -> None:
+        """`body` for all tiles of some strips, numbered from the first tile of strip `base` on."""
+
+        def strip(s: Int) -> None:
+            image, place = s, list[Int]()
+            for count in reversed(self.counts[:-1]):
+                image, i = t.divmod(image, count)
+                place.insert(0, i)
+            first = t.mul(t.add(s, t.mul(base, -1)), self.width)
+            self.cut(t, place, (), lambda sizes: along(image, tuple(place), sizes, first))
+
+        def along(image: Int, place: tuple[Int, ...], sizes: Sizes, first: Int) -> None:
+            for start, stop, size in self.parts(-1):
+
+                def tile(i: Int, size: int = size) -> None:
+                    body(Spot(image, (*place, i), (*sizes, size), t.add(first, i)))
+
+                t.loop(start, stop, tile)
+
+        t.loop(*strips, strip)
+
+    def parts(self, axis: int) -> list[tuple[int, int, int]]:
+        """The tiles along an axis: from, to, and how many outputs each has."""
+        full, rest = divmod(self.sizes[axis], self.steps[axis])
+        return [(0, full, self.steps[axis])] * (full > 0) + [(full, full + 1, rest)] * (rest > 0)
+
+    def cut(self, t: Text, place: Sequence[Int], sizes: Sizes, body: Callable[[Sizes], None]) -> None:
+        """`body(sizes)`, written once for each way in which tiles at a place that runs may have fewer outputs."""
+        axis = len(sizes)
+        if axis == len(place):
+            body(sizes)
+            return
+        (_, stop, size), *last = self.parts(axis)
+        if not last:
+            self.cut(t, place, (*sizes, size), body)
+            return
+        here, end = index(place[axis]), const(stop, "i64")
+        t.when(t.compare("slt", here, end), lambda: self.cut(t, place, (*sizes, size), body))
+        t.when(t.compare("sge", here, end), lambda: self.cut(t, place, (*sizes, last[0][2]), body))
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that are cut into tiles and transformed.
+
+    strides   from image to image, and along the axes
+    start     where the first tile begins
+    matrices  what tiles are multiplied by along each axis
+    more      elements of a tile along each axis beyond its outputs
+    """
+
+    strides: Sizes
+    start: int
+    channels: int
+    matrices: tuple[Matrix, ...]
+    more: Sizes
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Transformed tiles in memory: [block of tiles][element][tile][channel]."""
+
+    elements: int
+    tiles: int
+    channels: int
+    kind: str
+
+    @property
+    def pitch(self) -> int:
+        line = LINE // SIZES[self.kind]
+        return self.apart(-(-self.channels // line) * line)
+
+    @property
+    def plane(self) -> int:
+        return self.apart(self.tiles * self.pitch)
+
+    @property
+    def block(self) -> int:
+        return self.elements * self.plane
+
+    def apart(self, count: int) -> int:
+        return count if count * SIZES[self.kind] % MEETING else count + LINE // SIZES[self.kind]
+
+    def size(self, tiles: int) -> int:
+        """Elements of so many tiles, in whole blocks."""
+        return -(-tiles // self.tiles) * self.block
+
+    def blocks(self, t: Text, tiles: Int) -> Int:
+        return t.divmod(t.add(tiles, self.tiles - 1), self.tiles)[0]
+
+    def tile(self, t: Text, memory: Value, number: Int) -> Value:
+        """The address of a tile's first element."""
+        block, i = t.divmod(number, self.tiles)
+        return t.at(memory, t.add(t.mul(block, self.block), t.mul(i, self.pitch)), self.kind)
+
+    def gather(
+        self,
+        t: Text,
+        width: int,
+        tiling: Tiling,
+        images: Images,
+        source: Value,
+        target: Value,
+        strips: Strips,
+        base: Int,
+    ) -> None:
+        """Transform the tiles of some strips, `width` channels at once."""
+        zero, steps = Value("zeroinitializer", self.kind, width), images.strides[1:]
+
+        def tile(spot: Spot) -> None:
+            offset = t.add(images.start, t.mul(spot.image, images.strides[0]))
+            for i, stride, step in zip(spot.place, steps, tiling.steps, strict=True):
+                offset = t.add(offset, t.mul(i, step * stride))
+            at, to = t.at(source, offset, self.kind), self.tile(t, target, spot.number)
+            reach = [range(n + more) for n, more in zip(spot.sizes, images.more, strict=True)]
+            places = {i: sum(map(int.__mul__, i, steps)) for i in itertools.product(*reach)}
+
+            def some(first: Int, mask: Value | None) -> None:
+                here, there = t.at(at, first, self.kind), t.at(to, first, self.kind)
+                x = {i: t.load(t.at(here, place, self.kind), self.kind, width, mask) for i, place in places.items()}
+                for e, (_, y) in enumerate(sorted(applied(t, images.matrices, x).items())):
+                    t.store(zero if y is None else y, t.at(there, e * self.plane, self.kind), mask)
+
+            channels(t, images.channels, width, some)
+
+        tiling.each(t, strips, base, tile)
+
+    def clear(self, t: Text, width: int, target: Value, tiles: Int) -> None:
+        """Zero what the last block has beyond so many tiles."""
+        zero = Value("zeroinitializer", self.kind, width)
+
+        def element(at: Value) -> None:
+            channels(t, self.channels, width, lambda i, mask: t.store(zero, t.at(at, i, self.kind), mask))
+
+        def tile(number: Int) -> None:
+            at = self.tile(t, target, number)
+            t.loop(0, self.elements, lambda e: element(t.at(at, t.mul(e, self.plane), self.kind)))
+
+        t.loop(tiles, t.mul(self.blocks(t, tiles), self.tiles), tile)
+
+
+def channels(t: Text, count: Int, width: int, body: Callable[[Int, Value | None], None]) -> None:
+    """`body(first, mask)` for all vectors of so many channels."""
+    full, rest = t.divmod(count, width)
+    full = t.mul(full, width)
+    t.loop(0, full, lambda i: body(i, None), width)
+    if rest != 0:
+        body(full, t.first(rest, width))
