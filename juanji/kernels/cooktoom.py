@@ -20,8 +20,8 @@ Matrix = tuple[tuple[Fraction, ...], ...]
 Index = tuple[int, ...]
 Elements = Mapping[Index, Value | None]  # None is zero
 
-# The points beside 0 and infinity. Of all multiples of 1/8 those for n = 6 give the smallest errors: with 64 channels of
-# 3×3 taps 1.1e-6 of the largest output in float32, where the customary ±1, ±2 give 6e-6 (and n = 8 at best 6e-6).
+# The points beside 0 and infinity. Of all multiples of 1/8 those for n = 6 give the smallest errors: with 64 channels
+# and 3×3 taps 1.1e-6 of the largest output in float32, where the customary ±1, ±2 give 6e-6 (and n = 8 at best 6e-6).
 POINTS = {1: (), 4: (Fraction(1),), 6: (Fraction(3, 4), Fraction(3, 2))}
 
 
