@@ -12,6 +12,8 @@ from juanji.engine.layout import Layout
 from juanji.kernels.contraction import Contraction
 from juanji.kernels.fused import Code
 from juanji.kernels.isa import ISA
+from juanji.kernels.machine import Kernel
+from juanji.kernels.recipes import is_number
 from juanji.kernels.text import KINDS, Int, Text, Value, const, kernel_text
 
 FLAG = "finite"
@@ -28,10 +30,11 @@ class Call:
     products  multiplications with additions
     reason  why it is done in this way
     commits whether it writes a cell, after which its old value is gone
+    prepares whether it only writes an operand in another order or form
     problem the contraction that it is, and the batch
     """
 
-    text: str
+    kernel: Kernel
     slots: tuple[Any, ...]
     extent: int
     grain: int
@@ -44,12 +47,13 @@ class Call:
     reason: str = ""
     level: int = 0
     commits: bool = False
+    prepares: bool = False
     problem: tuple[Contraction, int] | None = None
 
     @classmethod
     def of(cls, code: Code, reads: Any, writes: Any, what: str, path: str) -> Call:
         return cls(
-            code.text, code.slots, code.extent, code.grain, frozenset(reads), frozenset(writes), what, path, code.step
+            code.kernel, code.slots, code.extent, code.grain, frozenset(reads), frozenset(writes), what, path, code.step
         )
 
 
@@ -85,7 +89,7 @@ def border_text(layout: Layout, isa: ISA) -> Code:
 
     # Addresses are those of element 0, 0, …, which lies behind the border.
     t.loop(t.argument("lo"), t.argument("hi"), lambda i: frame(1, t.add(t.mul(i, strides[0]), -layout.origin)))
-    return Code(str(t), (), layout.shape[0], max(1, 4096 // max(math.prod(extents[1:]), 1)))
+    return Code(Kernel.of(str(t), isa), (), layout.shape[0], max(1, 4096 // max(math.prod(extents[1:]), 1)))
 
 
 def zeros(t: Text, pointer: Value, start: Int, count: int, kind: str, isa: ISA) -> None:
@@ -99,4 +103,4 @@ def zeros(t: Text, pointer: Value, start: Int, count: int, kind: str, isa: ISA) 
 
 def keys_read(slots: Iterable[Any], writes: Iterable[Any]) -> set[Any]:
     """The buffers among a kernel's arguments that it does not write."""
-    return {key for key in slots if not (isinstance(key, tuple) and key[0] in ("number", "count"))} - set(writes)
+    return {key for key in slots if not is_number(key)} - set(writes)

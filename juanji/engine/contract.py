@@ -1,8 +1,8 @@
-"""Contractions as calls: copies of B in the tile's order, the products, and the sum of partial results."""
+"""Contractions as calls, by the algorithm that is chosen, with what becomes of their results at their end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -14,18 +14,23 @@ from juanji.engine.calls import Call, keys_read
 from juanji.engine.fuse import Unit
 from juanji.engine.layout import Layout
 from juanji.graph import PRIMITIVES, Node
-from juanji.kernels import choice
+from juanji.kernels import choice, recipes
 from juanji.kernels.contraction import Contraction
+from juanji.kernels.direct import direct
 from juanji.kernels.elements import dense
-from juanji.kernels.fused import Walk, Writer
+from juanji.kernels.fused import Signature, Walk, Writer
 from juanji.kernels.isa import ISA
 from juanji.kernels.lowering import Index, Indices, Lowering, Place
-from juanji.kernels.nest import build
+from juanji.kernels.machine import Kernel
 from juanji.kernels.products import Product
 from juanji.kernels.text import Int, Text, Value
 from juanji.kernels.tile import Place as At
 from juanji.kernels.winograd import Winograd
+from juanji.kernels.work import Work
 from juanji.tensor import Tensor
+
+Recipe = tuple[dict[str, Any], list[Kernel]]
+KNOWN: dict[str, Recipe] = {}
 
 
 @dataclass(frozen=True)
@@ -48,96 +53,92 @@ class Contractor:
 
     def __init__(self, isa: ISA, places: Mapping[int, Place], producers: Mapping[int, Node], choice: Choice) -> None:
         self.isa, self.places, self.producers, self.choice = isa, places, producers, choice
-        self.sizes: dict[Any, int] = {}
 
     def calls(self, unit: Unit) -> tuple[list[Call], dict[Any, int]]:
-        """The calls for a unit's node, and the bytes of the buffers between them."""
+        """The calls for a unit's node, and the bytes of the buffers between them; from their recipe if there is one."""
         node: Node = unit.node  # type: ignore[assignment]
         (y,) = node.outputs
         places = self.places if unit.kept else {**self.places, id(y): Place(id(y), dense(y.shape))}
         product = node.record.lower["contraction"](node, places)
-        found = [call for number in range(len(product.contractions)) for call in self.face(unit, product, number)]
-        return found, self.sizes
+        operands = [self.places[id(x)].key for x in (product.a, product.b, *unit.outputs)]
+        parts: tuple[Any, ...] = (node.name, product.contractions, product.grids, product.batch, self.choice, unit.kept)
+        if unit.walk:
+            end = Signature(Writer(unit.walk, self.isa, self.places, self.producers))
+            operands, parts = [*operands, *end.keys], (*parts, *end.parts)
+        buffers = dict.fromkeys(operands)
+        parts = (*parts, [list(buffers).index(key) for key in operands])
+        name = recipes.name(self.isa, "contraction", *parts)
+        if name not in KNOWN:
+            KNOWN[name] = recalled(name) or self.written(unit, product, buffers, name)
+        recipe, kernels = KNOWN[name]
+        memory = {(place, id(y), number): size for place, number, size in recipe["memory"]}
+        keys = dict(enumerate((*buffers, *memory)))
+        calls = [
+            self.decoded(each, kernel, product, keys, node.path)
+            for each, kernel in zip(recipe["calls"], kernels, strict=True)
+        ]
+        size, copies = np.dtype(y.dtype).itemsize, threads.pool().threads
+        return calls, {key: count * size * (copies if key[0] == "scratch" else 1) for key, count in memory.items()}
 
-    def face(self, unit: Unit, product: Product, number: int) -> Iterator[Call]:
+    def written(self, unit: Unit, product: Product, buffers: Iterable[Any], name: str) -> Recipe:
+        """What the calls are, with buffers by number, those between the calls after the others; kept as a recipe."""
+        node: Node = unit.node  # type: ignore[assignment]
+        found, memory = list[tuple[int, Call]](), dict[Any, int]()
+        for number, contraction in enumerate(product.contractions):
+            ends: list[End] = []
+
+            def end(own: int, number: int = number, ends: list[End] = ends) -> End | None:
+                ends.extend([End(self, unit, product, number, own)] if unit.walk else [])
+                return ends[0] if ends else None
+
+            short = self.choice.short(contraction, self.isa, product.batch)
+            work = short.work(end) if short else direct(contraction, self.isa, product.batch, end)
+            memory.update(((place, id(node.outputs[0]), number), size) for place, size in work.memory.items())
+            found += [(number, call) for call in self.worked(unit, product, number, work, ends)]
+        numbers = {key: i for i, key in enumerate((*buffers, *memory))}
+        recipe = {
+            "kernels": [call.kernel.name for _, call in found],
+            "calls": [encoded(call, number, numbers) for number, call in found],
+            "memory": [(place, number, size) for (place, _, number), size in memory.items()],
+        }
+        recipes.keep(name, recipe)
+        return recipe, [call.kernel for _, call in found]
+
+    def decoded(self, each: dict[str, Any], kernel: Kernel, product: Product, keys: Any, path: str) -> Call:
+        """A call of a recipe."""
+        slots, writes = (recipes.decoded(each[name], keys) for name in ("slots", "writes"))
+        reads, (extent, grain, step) = keys_read(slots, writes), each["work"]
+        call = Call(kernel, slots, extent, grain, frozenset(reads), frozenset(writes), each["what"], path, step)
+        call.prepares = each["prepares"]
+        if each["products"]:
+            call.products, call.reason = each["products"], each["reason"]
+            call.problem = product.contractions[each["contraction"]], product.batch
+        return call
+
+    def worked(self, unit: Unit, product: Product, number: int, work: Work, ends: Sequence[End]) -> Iterator[Call]:
+        """The calls of one contraction."""
         node: Node = unit.node  # type: ignore[assignment]
         (y,) = node.outputs
-        contraction = product.contractions[number]
-        if short := self.choice.short(contraction, self.isa, product.batch):
-            yield from self.short(unit, product, number, short)
-            return
-        end = End(self, unit, product, number, 4 if contraction.has_batch else 3) if unit.walk else None
-        kernel = build(product.contractions[number], self.isa, epilogue=end)
-        a, b = (self.places[id(x)].key for x in (product.a, product.b))
-        c = self.places[id(unit.outputs[0])].key
-        size = np.dtype(y.dtype).itemsize
-        if kernel.pack:
-            packed = ("packed", id(y), number)
-            self.sizes[packed] = kernel.pack.size(product.batch) * size
-            yield self.call(node, kernel.pack.text, (b, packed), kernel.pack.tasks(product.batch), 1, "pack")
-            b = packed
-        target, parts = c, kernel.parts(product.batch)
-        if parts:
-            target = ("partial", id(y), number)
-            self.sizes[target] = kernel.chunks(product.batch) * kernel.partial * size
-        slots: tuple[Any, ...] = (a, b, target)
-        if kernel.contraction.has_batch:
-            slots += (("count", product.batch),)
-        if kernel.contraction.sums_batch:
-            slots += (("count", kernel.chunk_length(product.batch)),)
-        if end:
-            slots = (*slots, *end.slots[len(slots) :])
-        call = self.call(node, kernel.text, slots, kernel.tasks(product.batch), 2, node.name)
-        if end:
-            call.writes = frozenset(self.places[id(x)].key for x in unit.outputs)
-            call.reads = frozenset(keys_read(slots, call.writes))
-            call.what = "+".join([node.name, *(self.producers[id(x)].name for x in unit.outputs if x is not y)])
-        call.products = kernel.contraction.products(product.batch)
-        call.reason, call.problem = str(kernel.schedule), (product.contractions[number], product.batch)
-        yield call
-        if parts:
-            yield self.sum(node, target, parts, kernel.part_strides)
-
-    def short(self, unit: Unit, product: Product, number: int, way: Winograd) -> Iterator[Call]:
-        """The stages of a short algorithm."""
-        node: Node = unit.node  # type: ignore[assignment]
-        (y,) = node.outputs
-        a, b = (self.places[id(x)].key for x in (product.a, product.b))
-        names: dict[str | int, Any] = {"a": a, "b": b, "c": self.places[id(unit.outputs[0])].key}
-        for name, size in way.memory().items():
-            names[name] = name, id(y), number
-            copies = threads.pool().threads if name == "scratch" else 1
-            self.sizes[names[name]] = size * np.dtype(y.dtype).itemsize * copies
-        ends: list[End] = []
-
-        def end(own: int) -> End | None:
-            ends.extend([End(self, unit, product, number, own)] if unit.walk else [])
-            return ends[0] if ends else None
-
-        for stage in way.stages(end):
+        a, b, c = (self.places[id(x)].key for x in (product.a, product.b, unit.outputs[0]))
+        names: dict[Any, Any] = {"a": a, "b": b, "c": c} | {name: (name, id(y), number) for name in work.memory}
+        for stage in work.stages:
             slots = tuple(names.get(slot, ("count", slot)) for slot in stage.slots)
-            writes = {names[name] for name in stage.writes}
-            what = stage.what
-            if "c" in stage.writes and ends:
+            writes, what = {names[name] for name in stage.writes}, node.name if stage.products else stage.what
+            if ends and "c" in stage.writes:
                 slots += tuple(ends[0].slots[len(slots) :])
                 writes |= {self.places[id(x)].key for x in unit.outputs}
-            if stage.products:
-                what = node.name
-            call = Call(stage.text, slots, stage.tasks, 1, frozenset(keys_read(slots, writes)), frozenset(writes), what)
-            call.path = node.path
+                what = "+".join([what, *(self.producers[id(x)].name for x in unit.outputs if x is not y)])
+            kernel = Kernel.of(stage.text, self.isa)
+            call = Call(kernel, slots, stage.tasks, 1, frozenset(), frozenset(writes), what)
+            call.prepares = not stage.products and "c" not in stage.writes
             if stage.products:
                 call.products = product.contractions[number].products(product.batch)
-                call.reason, call.problem = str(way), (product.contractions[number], product.batch)
-            if "c" in stage.writes and ends:
-                call.what = "+".join([what, *(self.producers[id(x)].name for x in unit.outputs if x is not y)])
+                call.reason = work.reason
             yield call
+        if work.parts:
+            yield self.sum(node, names["partial"], work.parts, work.strides)
 
-    def call(self, node: Node, text: str, slots: tuple[Any, ...], tasks: int, output: int, what: str) -> Call:
-        written = frozenset([slots[output]])
-        reads = frozenset(keys_read(slots, written))
-        return Call(text, slots, tasks, 1, reads, written, what, node.path)
-
-    def sum(self, node: Node, partial: Any, counts: list[tuple[int, int]], strides: tuple[int, ...]) -> Call:
+    def sum(self, node: Node, partial: Any, counts: Sequence[tuple[int, int]], strides: tuple[int, ...]) -> Call:
         """Partial results added up: how many along each axis and how far apart; and the strides of each."""
         (y,) = node.outputs
         sizes, steps = zip(*counts, strict=True)
@@ -148,6 +149,25 @@ class Contractor:
         writer = Writer(Walk(parts.shape, sums=[total], axes=axes), self.isa, places, {id(y): total})
         code = writer.code()
         return Call.of(code, [partial], [self.places[id(y)].key], "sum of parts", node.path)
+
+
+def recalled(name: str) -> Recipe | None:
+    recipe = recipes.recall(name)
+    return recipe and (recipe, [Kernel(each) for each in recipe["kernels"]])
+
+
+def encoded(call: Call, number: int, numbers: Mapping[Any, int]) -> dict[str, Any]:
+    """A call of contraction `number`, as a recipe has it."""
+    return {
+        "slots": recipes.encoded(call.slots, numbers),
+        "writes": [numbers[key] for key in call.writes],
+        "work": (call.extent, call.grain, call.step),
+        "what": call.what,
+        "products": call.products,
+        "prepares": call.prepares,
+        "reason": call.reason,
+        "contraction": number,
+    }
 
 
 class End:

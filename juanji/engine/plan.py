@@ -95,7 +95,7 @@ class Plan:
 
     def tabulate(self, calls: list[Call]) -> threads.Table:
         calls = sorted(calls, key=lambda call: call.level)
-        codes = machine.addresses([call.text for call in calls], self.isa)
+        codes = machine.addresses([call.kernel for call in calls], self.isa, platform.threads())
         words = [self.address(slot) for call in calls for slot in call.slots]
         arguments = np.array(words or [0], np.int64)
         entries: list[tuple[int, ...]] = []

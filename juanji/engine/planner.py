@@ -172,7 +172,7 @@ class Planner:
         each = self.layouts[key]
         code = border_text(each, self.isa)
         call = Call(
-            code.text, (self.key(key),), code.extent, code.grain, frozenset(), frozenset([self.key(key)]), "border"
+            code.kernel, (self.key(key),), code.extent, code.grain, frozenset(), frozenset([self.key(key)]), "border"
         )
         self.calls.append(call)
 
@@ -282,8 +282,8 @@ def find_borders(program: Program) -> dict[int, Border]:
 def levelled(calls: list[Call]) -> None:
     """Give every call the earliest level at which all it reads is there, and nobody reads any more what it overwrites.
 
-    Calls that need nothing are put right before whoever needs them, so that their results lie about no longer than
-    necessary.
+    Calls that need nothing, or only prepare an operand, are put right before whoever needs them, so that their results
+    lie about no longer than necessary.
     """
     writers: dict[Any, list[Call]] = defaultdict(list)
     readers: dict[Any, list[Call]] = defaultdict(list)
@@ -308,7 +308,7 @@ def levelled(calls: list[Call]) -> None:
     for call in order:
         call.level = max((other.level + 1 for other in before(call)), default=0)
     for call in reversed(order):
-        if not before(call):
+        if call.prepares or not before(call):
             after = [r.level for key in call.writes for r in readers[key] if not overwrites(call, key)]
             if after:
                 call.level = max(0, min(after) - 1)

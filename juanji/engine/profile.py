@@ -20,6 +20,7 @@ from juanji.engine.calls import FLAG, Call, parts
 from juanji.engine.plan import Plan
 from juanji.kernels import machine
 from juanji.kernels.isa import ISA
+from juanji.kernels.machine import Kernel
 from juanji.kernels.text import SIZES, Int, const, kernel_text
 
 LOOPS = 50_000  # of the loop that finds the peak, in one task: some tenths of a millisecond
@@ -152,7 +153,7 @@ def timed(plan: Plan, table: threads.Table, whole: bool = False) -> list[float]:
 
 def launch(isa: ISA) -> float:
     """The seconds it takes to run a phase that does nothing."""
-    (code,) = machine.addresses([str(kernel_text(isa.fused))], isa)
+    (code,) = machine.addresses([Kernel.of(str(kernel_text(isa.fused)), isa)], isa)
     table = threads.Table([(code, 0, 0, 0)], [(0, 1)])
     return statistics.median(seconds(table) for _ in range(101))
 
@@ -172,7 +173,7 @@ def peak(isa: ISA) -> float:
     count, size = threads.pool().threads * TASKS, isa.lanes() * SIZES["float"]
     scratch = state.aligned((count, size), np.dtype(np.uint8))
     arguments = np.array([scratch.ctypes.data], np.int64)
-    (code,) = machine.addresses([peak_text(isa)], isa)
+    (code,) = machine.addresses([Kernel.of(peak_text(isa), isa)], isa)
     table = threads.Table([(code, arguments.ctypes.data, i, i + 1) for i in range(count)], [(0, count)])
     fastest = min(seconds(table) for _ in range(TRIES))
     return 2e-9 * LOOPS * sums(isa) * isa.lanes() * count / fastest

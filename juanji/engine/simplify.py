@@ -239,7 +239,7 @@ def number(x: Tensor) -> float | None:
     """The value that all elements have, where that is known."""
     if not x.has_value or not x.size:
         return None
-    first = x.array.ravel()[0]
+    first = x.array[(0,) * x.ndim]
     same = not any(stride for stride, n in zip(x.array.strides, x.shape, strict=True) if n > 1)
     return first.item() if same or (x.array == first).all() else None
 

@@ -11,10 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from juanji.graph import Node
+from juanji.kernels import recipes
 from juanji.kernels.elements import zero
 from juanji.kernels.isa import ISA
 from juanji.kernels.lowering import ZERO, Index, Indices, Lowering, Place
+from juanji.kernels.machine import Kernel
 from juanji.kernels.text import KINDS, Text, Value, const
 from juanji.tensor import Tensor
 
@@ -39,15 +43,15 @@ class Walk:
 
 @dataclass(frozen=True)
 class Code:
-    """A kernel: its text, what its arguments are, and how its work may be divided.
+    """A kernel, what its arguments are, and how its work may be divided.
 
     extent  tasks are ranges of 0 … extent
     grain   how many make one entry of the plan: enough to be worth a thread's while
     step    the size of every range but the last is a multiple of it
     """
 
-    text: str
-    slots: tuple[object, ...]
+    kernel: Kernel
+    slots: tuple[Any, ...]
     extent: int
     grain: int
     step: int = 1
@@ -82,8 +86,13 @@ class Signature:
         node = self.writer.producers[id(x)]
         lower = node.record.lower
         known = str(lower["known"](node, self.writer.producers)) if "known" in lower else ""
-        attrs = tuple((name, str(value)) for name, value in node.attrs.items())
+        attrs = tuple((name, exact(value)) for name, value in node.attrs.items())
         return (node.name, known, attrs, x.shape, x.dtype.name, *map(self.of, node.inputs))
+
+
+def exact(value: Any) -> str:
+    """An attribute as text that leaves nothing out."""
+    return f"{value.dtype}{value.tolist()}" if isinstance(value, np.ndarray) else str(value)
 
 
 @dataclass(frozen=True)
@@ -169,14 +178,26 @@ class Writer:
         t.set(total, t.fma(x, const(0, x.kind, width), t.get(total)))
 
     def code(self) -> Code:
-        """The kernel. Walks that do the same with other buffers share one text, which is written once."""
+        """The kernel. Walks that do the same with other buffers share one, which is written once."""
         signature = Signature(self)
         key = (self.isa, self.walk.shape, self.walk.axes, self.flag, self.tries, *signature.parts)
         if key not in WRITTEN:
-            WRITTEN[key] = self.written(), list(signature.keys)
+            WRITTEN[key] = self.recalled(key, signature), list(signature.keys)
         code, keys = WRITTEN[key]
         now = dict(zip(keys, signature.keys, strict=True))
         return replace(code, slots=tuple(now.get(slot, slot) for slot in code.slots))
+
+    def recalled(self, key: Any, signature: Signature) -> Code:
+        """The kernel from its recipe; written, and kept as one, where there is none."""
+        name, keys = recipes.name(self.isa, "walk", *key), list(signature.keys)
+        if recipe := recipes.recall(name):
+            (kernel,) = recipe["kernels"]
+            return Code(Kernel(kernel), recipes.decoded(recipe["slots"], dict(enumerate(keys))), *recipe["work"])
+        code = self.written()
+        slots = recipes.encoded(code.slots, {key: i for i, key in enumerate(keys)})
+        work = code.extent, code.grain, code.step
+        recipes.keep(name, {"kernels": [code.kernel.name], "slots": slots, "work": work})
+        return code
 
     def written(self) -> Code:
         axes = self.axes()
@@ -186,7 +207,7 @@ class Writer:
         extent, grain, step = (Summing if self.walk.axes else Mapped)(self, lowering, axes).write()
         if self.tries:
             self.report(lowering)
-        return Code(str(lowering.text), tuple(lowering.slots), extent, grain, step)
+        return Code(Kernel.of(str(lowering.text), self.isa), tuple(lowering.slots), extent, grain, step)
 
     def return_unless_set(self, lowering: Lowering) -> None:
         t = lowering.text

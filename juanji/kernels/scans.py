@@ -9,14 +9,15 @@ from juanji.graph import PRIMITIVES, Node
 from juanji.kernels.elements import held, unravelled, wide, wrapped, zero
 from juanji.kernels.fused import Code, split
 from juanji.kernels.lowering import Index, Indices, Lowering
+from juanji.kernels.machine import Kernel
 from juanji.kernels.text import Value
 from juanji.tensor import Tensor
 
-Kernel = Callable[[Lowering, Node], Code]
+Rule = Callable[[Lowering, Node], Code]
 
 
-def lowers(name: str) -> Callable[[Kernel], Kernel]:
-    def wrap(rule: Kernel) -> Kernel:
+def lowers(name: str) -> Callable[[Rule], Rule]:
+    def wrap(rule: Rule) -> Rule:
         PRIMITIVES[name].lower["kernel"] = rule
         return rule
 
@@ -27,7 +28,7 @@ def tasks(code: Lowering, sizes: Sequence[int], body: Callable[[list[Index]], No
     """A kernel whose tasks are the indices into `sizes`."""
     extent, t = math.prod(sizes), code.text
     code.loop(t.argument("lo"), t.argument("hi"), extent, lambda i: body(split(code, i, sizes)))
-    return Code(str(t), tuple(code.slots), extent, 1)
+    return Code(Kernel.of(str(t), code.isa), tuple(code.slots), extent, 1)
 
 
 def each(code: Lowering, sizes: Sequence[int], body: Callable[[Indices], None], lanes: bool = False) -> None:

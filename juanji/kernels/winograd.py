@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from juanji.kernels.contraction import BATCH, Contraction, Dim
@@ -24,25 +23,7 @@ from juanji.kernels.packing import Packing, square
 from juanji.kernels.spectra import Images, Sizes, Spectra, Spot, Strips, Tiling, channels
 from juanji.kernels.text import Int, Text, Value, const, index, kernel_text
 from juanji.kernels.tile import Epilogue, Place, place_in_c
-
-End = Callable[[int], Epilogue | None]  # what becomes of the results, in a kernel with so many arguments
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A call of a convolution.
-
-    slots     its arguments: "a", "b" and "c", other names for the memory between stages, numbers
-    writes    those that it writes
-    products  whether the multiplications are in it
-    """
-
-    what: str
-    text: str
-    slots: tuple[str | int, ...]
-    writes: tuple[str, ...]
-    tasks: int
-    products: bool = False
+from juanji.kernels.work import End, Stage, Work
 
 
 @dataclass(frozen=True)
@@ -92,12 +73,13 @@ class Winograd:
         """Of the images that are cut into tiles."""
         raise NotImplementedError
 
+    def work(self, end: End) -> Work:
+        return Work(tuple(self.stages(end)), self.memory(), str(self))
+
     def stages(self, end: End) -> list[Stage]:
-        """The calls that it takes, in order. `end` says what becomes of the results, where they are outputs."""
         raise NotImplementedError
 
     def memory(self) -> dict[str, int]:
-        """Elements of the memory between the stages; of that called "scratch" each thread has so much."""
         raise NotImplementedError
 
     @property

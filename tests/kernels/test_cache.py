@@ -13,31 +13,29 @@ from juanji.kernels import cache, machine
 
 TEXT = "define i64 @kernel() {{\n  ret i64 {}\n}}\n"
 
-# What a process computes, how many kernels it wrote machine code for, and how many it looked for.
+# What a process computes, how many kernels it wrote machine code for, and how many it loaded.
 PROGRAM = """
 import numpy as np
 import juanji as jj
 from juanji.kernels import machine
-counts = [0, 0]
-write, look = machine.optimised, machine.object_code
-machine.optimised = lambda *args: (counts.__setitem__(0, counts[0] + 1), write(*args))[1]
-machine.object_code = lambda *args: (counts.__setitem__(1, counts[1] + 1), look(*args))[1]
+count, write = [0], machine.optimised
+machine.optimised = lambda *args: (count.__setitem__(0, count[0] + 1), write(*args))[1]
 f = jj.compile(lambda x, w: jj.softmax(jj.conv(x, w, padding=1)).sum((1, 2)))
 x, w = np.arange(100.0).reshape(1, 5, 5, 4) / 50, np.arange(72.0).reshape(3, 3, 4, 2) / 70
-print(*counts, f(x, w).tolist())
-print(*counts)
+print(f(x, w).tolist())
+print(*count, len(machine.LOADED))
 """
 
 
 def process(folder, program=PROGRAM):
-    """(machine code written, machine code looked for, result) of a process that keeps its code in `folder`."""
+    """(kernels written, kernels loaded, result) of a process that keeps its code in `folder`."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program], env=os.environ | {"JUANJI_CACHE": str(folder)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     first, last = done.stdout.splitlines()
-    written, looked = map(int, last.split())
-    return written, looked, first.split(maxsplit=2)[2]
+    written, loaded = map(int, last.split())
+    return written, loaded, first
 
 
 @pytest.fixture
@@ -64,15 +62,60 @@ def written(monkeypatch):
 def code(number):
     from juanji.kernels import isa
 
-    return machine.object_code(TEXT.format(number), isa.current())
+    kernel = machine.Kernel.of(TEXT.format(number), isa.current())
+    machine.prepare([kernel], isa.current())
+    return machine.CODES.pop(kernel.name)
 
 
 def test_the_second_process_writes_no_machine_code(tmp_path):
     place = tmp_path / "cache"
-    written, looked, result = process(place)
-    assert 0 < written == looked
-    assert len(list(place.iterdir())) >= looked
-    assert process(place) == (0, looked, result)
+    written, loaded, result = process(place)
+    assert 0 < written == loaded
+    assert len(list(place.iterdir())) >= loaded
+    assert process(place) == (0, loaded, result)
+
+
+def test_recipes_go_with_the_text_of_the_program(tmp_path):
+    """A changed program finds none that another one kept, but the code of kernels that are still the same."""
+    place = tmp_path / "cache"
+    _, loaded, result = process(place)
+    before = len(list(place.iterdir()))
+    changed = "from juanji.kernels import recipes\nrecipes.program = lambda: 'changed'\n" + PROGRAM
+    assert process(place, changed) == (0, loaded, result)
+    assert len(list(place.iterdir())) > before
+
+
+def test_a_recipe_without_its_code_is_not_used(tmp_path):
+    place = tmp_path / "cache"
+    written, loaded, result = process(place)
+    codes = [entry for entry in place.iterdir() if b"kernels" not in entry.read_bytes()]
+    assert len(codes) == written
+    for entry in codes:
+        entry.unlink()
+    assert process(place) == (written, loaded, result)
+
+
+def test_much_is_shared_out_to_other_processes(folder, written, monkeypatch):
+    from juanji.kernels import isa
+
+    monkeypatch.setattr(machine, "MUCH", 0)
+    kernels = [machine.Kernel.of(TEXT.format(number), isa.current()) for number in range(100, 400)]
+    machine.prepare(kernels, isa.current(), 3)
+    shared = [machine.CODES.pop(kernel.name) for kernel in kernels]
+    assert 0 < len(written) < len(kernels)
+    assert shared == [machine.object_code(kernel.text, isa.current()) for kernel in kernels]
+
+
+@pytest.mark.parametrize("program", ["/no/such/python", "/bin/false"])
+def test_processes_that_fail_leave_their_share_to_this_one(program, folder, written, monkeypatch):
+    from juanji.kernels import isa
+
+    monkeypatch.setattr(machine, "MUCH", 0)
+    monkeypatch.setattr(machine.sys, "executable", program)
+    kernels = [machine.Kernel.of(TEXT.format(number), isa.current()) for number in range(30)]
+    machine.prepare(kernels, isa.current(), 2)
+    assert len(written) == 30
+    assert all(machine.CODES.pop(kernel.name) for kernel in kernels)
 
 
 def test_a_second_plan_writes_none_for_kernels_that_are_loaded(folder, written):

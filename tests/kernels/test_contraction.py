@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from juanji.kernels import convolution, machine
 from juanji.kernels.contraction import BATCH, Contraction, Dim, merged
 from juanji.kernels.isa import ISAS
+from juanji.kernels.machine import Kernel
 from juanji.kernels.nest import ContractionKernel, build, ways
 from juanji.kernels.schedule import columns, runs
 from juanji.kernels.text import Text, Value
@@ -35,7 +36,7 @@ def run(kernel: ContractionKernel, isa: Any, a: Any, b: Any, c: Any, batch: int,
         calls.insert(0, (kernel.pack.text, [pointers[1], packed.ctypes.data], kernel.pack.tasks(batch)))
         pointers[1] = packed.ctypes.data
     for text, slots, tasks in calls:
-        (address,) = machine.addresses([text], isa)
+        (address,) = machine.addresses([Kernel.of(text, isa)], isa)
         table = np.array([*slots, batch, kernel.chunk_length(batch), *(x.ctypes.data for x in more)], np.int64)
         function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
         for task in reversed(range(tasks)):

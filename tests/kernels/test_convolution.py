@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from juanji.kernels import convolution, machine
 from juanji.kernels.contraction import BATCH, Contraction
 from juanji.kernels.isa import ISAS
+from juanji.kernels.machine import Kernel
 from juanji.kernels.nest import Way, build, ways
 from juanji.kernels.text import Text, Value
 from juanji.kernels.tile import Place
@@ -27,7 +28,7 @@ CANARY = -7777.0
 
 
 def call(text: str, isa: Any, slots: list[int], tasks: int) -> None:
-    (address,) = machine.addresses([text], isa)
+    (address,) = machine.addresses([Kernel.of(text, isa)], isa)
     table = np.array(slots, np.int64)
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
     for lo, hi in ((tasks // 2, tasks), (0, tasks // 2)):  # in any order

@@ -11,6 +11,7 @@ from juanji.graph import PRIMITIVES
 from juanji.kernels import machine
 from juanji.kernels.functions import FUNCTIONS, emit
 from juanji.kernels.isa import ISAS
+from juanji.kernels.machine import Kernel
 from juanji.kernels.text import KINDS, kernel_text
 from juanji.tensor import DTYPES
 
@@ -55,7 +56,7 @@ def run(isa, name, inputs, result=None, lanes=None, **attrs):
     whole = -(-size // lanes) * lanes
     padded = [np.concatenate([x, np.ones(whole - size, x.dtype)]) for x in inputs]
     output = np.empty(whole, dtype)
-    (address,) = machine.addresses([kernel(isa, name, dtypes, dtype, attrs, lanes)], isa)
+    (address,) = machine.addresses([Kernel.of(kernel(isa, name, dtypes, dtype, attrs, lanes), isa)], isa)
     table = np.array([x.ctypes.data for x in [*padded, output]], np.int64)
     ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)(table.ctypes.data, 0, whole)
     return output[:size]

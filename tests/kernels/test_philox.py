@@ -8,6 +8,7 @@ import pytest
 from juanji import random
 from juanji.kernels import machine, philox
 from juanji.kernels.isa import ISAS
+from juanji.kernels.machine import Kernel
 from juanji.kernels.text import const, kernel_text
 
 HERE = [isa for isa in ISAS.values() if not isa.missing()]
@@ -25,7 +26,7 @@ def run(isa, state, size, dtype, lanes, element, start=0):
         t.store(element(t, words, position, kind), t.at(target, i, kind))
 
     t.loop(t.argument("lo"), t.argument("hi"), body, lanes)
-    (address,) = machine.addresses([str(t)], isa)
+    (address,) = machine.addresses([Kernel.of(str(t), isa)], isa)
     output = np.empty(size, dtype)
     table = np.array([state.ctypes.data, output.ctypes.data], np.int64)
     ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)(table.ctypes.data, 0, size)

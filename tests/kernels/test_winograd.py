@@ -18,6 +18,7 @@ from juanji.kernels import choice, convolution, machine
 from juanji.kernels.contraction import Contraction
 from juanji.kernels.cooktoom import POINTS, algorithm, product, transposed
 from juanji.kernels.isa import ISAS
+from juanji.kernels.machine import Kernel
 from juanji.kernels.text import Text, Value
 from juanji.kernels.winograd import Outputs, Weights, Winograd
 from juanji.ops.conv import conv_define, input_grad_define, weight_grad_define
@@ -68,7 +69,7 @@ def run(way: Winograd, **operands: Any) -> None:
     memory = {name: np.full(2 * size + 64, np.nan, np.float32) for name, size in way.memory().items()}
     memory |= operands
     for stage in way.stages(lambda count: None):
-        (address,) = machine.addresses([stage.text], way.isa)
+        (address,) = machine.addresses([Kernel.of(stage.text, way.isa)], way.isa)
         slots = [memory[slot].ctypes.data if isinstance(slot, str) else slot for slot in stage.slots]
         table = np.array(slots, np.int64)
         function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)(address)
