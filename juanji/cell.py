@@ -67,9 +67,13 @@ class Cell:
         self.version += 1
 
     def lend(self, fetch: Callable[[], Tensor]) -> None:
-        """Have the value kept elsewhere: `fetch` gives it when it is next read."""
-        self._tensor, self._fetch = None, fetch
+        """Take a value that is kept elsewhere: `fetch` gives it when it is next read."""
+        self.move(fetch)
         self.version += 1
+
+    def move(self, fetch: Callable[[], Tensor]) -> None:
+        """Have the value that the cell holds already kept elsewhere."""
+        self._tensor, self._fetch = None, fetch
 
     def convert(self, dtype: DTypeLike) -> None:
         """Hold floating numbers of another precision from now on; cells of whole numbers stay as they are."""

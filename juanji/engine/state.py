@@ -51,10 +51,11 @@ def home(cell: Cell) -> Home:
 
 
 def bring(cell: Cell, to: Home) -> bool:
-    """Copy the cell's value home if it is not there; whether that was needed."""
+    """Move the cell's value home if it is not there; whether that was needed."""
     if to.version == cell.version:
         return False
     np.copyto(to.array, cell.stored().array)
+    cell.move(to.fetch)
     to.version = cell.version
     return True
 
