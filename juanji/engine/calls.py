@@ -31,6 +31,7 @@ class Call:
     reason  why it is done in this way
     commits whether it writes a cell, after which its old value is gone
     prepares whether it only writes an operand in another order or form
+    repeatable whether it computes one buffer element by element, so that it could do so twice
     problem the contraction that it is, and the batch
     """
 
@@ -48,6 +49,7 @@ class Call:
     level: int = 0
     commits: bool = False
     prepares: bool = False
+    repeatable: bool = False
     problem: tuple[Contraction, int] | None = None
 
     @classmethod

@@ -22,9 +22,23 @@ MEMORY = {
     "cells": "parameters, statistics, the optimiser's state",
     "activations": "what one call hands to another",
     "packed": "copies in the order in which products read them",
+    "tiles": "transformed, between the stages of a short algorithm",
     "partial sums": "of products that are added up afterwards",
     "constants": "with arguments and results, which keep their place",
     "arena": "what all these but cells take, since buffers share memory",
+}
+
+# By what buffers between calls are called.
+KINDS = {
+    "packed": "packed",
+    "weights": "packed",
+    "data": "tiles",
+    "gradients": "tiles",
+    "results": "tiles",
+    "scratch": "tiles",
+    "partial": "partial sums",
+    "sums": "partial sums",
+    "again": "activations",
 }
 
 
@@ -113,7 +127,7 @@ def memory(plan: Plan) -> dict[str, int]:
     lasting = plan.lasting()
     for key, size in draft.sizes.items():
         if isinstance(key, tuple):
-            sizes["packed" if key[0] == "packed" else "partial sums"] += size
+            sizes[KINDS[key[0]]] += size
         else:
             sizes["constants" if key in lasting else "activations"] += size
     sizes["cells"] = sum(home.array.nbytes for home in plan.homes.values())

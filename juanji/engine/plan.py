@@ -12,6 +12,7 @@ from juanji import tree
 from juanji.engine import layout, platform, state, threads
 from juanji.engine.calls import FLAG, Call, parts
 from juanji.engine.planner import Draft, levelled
+from juanji.engine.remake import remake
 from juanji.graph import Array
 from juanji.kernels import machine
 from juanji.kernels.isa import ISA
@@ -33,6 +34,7 @@ class Plan:
         self.calls = draft.calls
         levelled(self.calls)
         self.prepared = preparations(draft)
+        remake(draft, self.lasting())
         self.offsets, self.peak = arranged(self.calls, draft.sizes, self.lasting())
         self.arena = platform.allocate(max(self.peak, 1))
         self.flag = state.aligned((1,), np.dtype(np.uint8))

@@ -34,7 +34,7 @@ class Draft:
 
     program: Program
     places: dict[int, Place]
-    layouts: dict[int, Layout]
+    layouts: dict[Any, Layout]
     calls: list[Call]
     sizes: dict[Any, int] = field(default_factory=dict)
     homes: dict[int, Any] = field(default_factory=dict)
@@ -148,6 +148,7 @@ class Planner:
         what = "try" if writer.tries else "+".join(dict.fromkeys(node.name for node in made))
         call = Call.of(code, self.read_keys(code.slots, writes), writes, what, made[0].path)
         call.commits = not writer.tries and any(id(x) in self.settled for x in unit.outputs)
+        call.repeatable = not (writer.tries or call.commits or writer.walk.sums) and len(call.writes) == 1
         self.calls.append(call)
 
     def read_keys(self, slots: Any, writes: Any) -> set[Any]:
