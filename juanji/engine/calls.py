@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from juanji.engine.layout import Layout
+from juanji.graph import Node
 from juanji.kernels.contraction import Contraction
 from juanji.kernels.fused import Code
 from juanji.kernels.isa import ISA
@@ -33,6 +34,7 @@ class Call:
     prepares whether it only writes an operand in another order or form
     repeatable whether it computes one buffer element by element, so that it could do so twice
     problem the contraction that it is, and the batch
+    node    what it belongs to, of a contraction
     """
 
     kernel: Kernel
@@ -51,6 +53,7 @@ class Call:
     prepares: bool = False
     repeatable: bool = False
     problem: tuple[Contraction, int] | None = None
+    node: Node | None = None
 
     @classmethod
     def of(cls, code: Code, reads: Any, writes: Any, what: str, path: str) -> Call:

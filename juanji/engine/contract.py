@@ -74,7 +74,7 @@ class Contractor:
         memory = {(place, id(y), number): size for place, number, size in recipe["memory"]}
         keys = dict(enumerate((*buffers, *memory)))
         calls = [
-            self.decoded(each, kernel, product, keys, node.path)
+            self.decoded(each, kernel, product, keys, node)
             for each, kernel in zip(recipe["calls"], kernels, strict=True)
         ]
         size, copies = np.dtype(y.dtype).itemsize, threads.pool().threads
@@ -104,12 +104,12 @@ class Contractor:
         recipes.keep(name, recipe)
         return recipe, [call.kernel for _, call in found]
 
-    def decoded(self, each: dict[str, Any], kernel: Kernel, product: Product, keys: Any, path: str) -> Call:
+    def decoded(self, each: dict[str, Any], kernel: Kernel, product: Product, keys: Any, node: Node) -> Call:
         """A call of a recipe."""
         slots, writes = (recipes.decoded(each[name], keys) for name in ("slots", "writes"))
         reads, (extent, grain, step) = keys_read(slots, writes), each["work"]
-        call = Call(kernel, slots, extent, grain, frozenset(reads), frozenset(writes), each["what"], path, step)
-        call.prepares = each["prepares"]
+        call = Call(kernel, slots, extent, grain, frozenset(reads), frozenset(writes), each["what"], node.path, step)
+        call.prepares, call.node = each["prepares"], node
         if each["products"]:
             call.products, call.reason = each["products"], each["reason"]
             call.problem = product.contractions[each["contraction"]], product.batch

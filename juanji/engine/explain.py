@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import starmap
 from typing import Any
 
+from juanji.engine.accuracy import errors
 from juanji.engine.calls import Call, parts
 from juanji.engine.compiled import Compiled
 from juanji.engine.fuse import VIEWS
 from juanji.engine.plan import Plan
 from juanji.engine.profile import layer, stages_of, traffic
-from juanji.kernels.choice import images
+from juanji.kernels.choice import candidates, images, refusal
+from juanji.kernels.contraction import Contraction
 from juanji.kernels.isa import ISA
 from juanji.kernels.nest import ways
-from juanji.kernels.schedule import Schedule
 from juanji.table import aligned
 
-SHOWN = 2  # schedules that were not chosen
+SHOWN = 2  # ways that were not chosen, and the best of each kind
 MEMORY = {
     "cells": "parameters, statistics, the optimiser's state",
     "activations": "what one call hands to another",
@@ -42,31 +45,35 @@ KINDS = {
 }
 
 
-def explain_plan(compiled: Compiled | Plan, *args: Any) -> str:
+def explain_plan(compiled: Compiled | Plan, *args: Any, accuracy: bool = False) -> str:
     """What a compiled function, or its plan, does for these arguments, call by call, and why in this way.
 
     For each call: its level (calls of one level run beside each other), stage ("ahead": only when cells have changed),
     layer, number of tasks and the bytes it reads and writes; the operators that it computes; for products the tile that
     was chosen, the cycles that the model of the cost expects if one thread does everything, the share of the machine's
-    best that this would be, and the nearest tiles that were not chosen. The memory comes last::
+    best that this would be, and the nearest ways that were not chosen. The memory comes last::
 
         print(jj.explain_plan(compiled, x, y))
+
+    accuracy  whether to take a step, which changes no cell, and to tell the error of every convolution that is not done
+              directly: on its own operands, the largest difference from float64, relative to the largest value
     """
     plan: Plan = compiled.plan(*args) if isinstance(compiled, Compiled) else compiled
-    stages = stages_of(plan)
+    stages, found = stages_of(plan), errors(plan) if accuracy else {}
     lines = [f"{len(plan.calls)} calls for {plan.isa.name}"]
     for call in sorted(plan.calls, key=lambda call: call.level):
         size = f"{len(parts(call))} tasks, {traffic(plan, call) / 1e6:.2f} MB"
         stage = "ahead" if call in plan.prepared else stages[call]
         lines += [f"{call.level:>4} {stage:<9} {layer(plan, call) or '·'}  {call.what}  ({size})"]
         lines += [f"{'':15}{note}" for note in notes(plan, call)]
+        lines += [f"{'':15}error {error:.1e} of the largest value" for error in [found.get(call)] if error is not None]
     return "\n".join([*lines, "", *memory_lines(plan)])
 
 
 def notes(plan: Plan, call: Call) -> Iterator[str]:
     """What there is to say about a call."""
     computed = operators(plan, call)
-    if len(computed) > 1:
+    if len(computed) > 1 and call.what != "border":
         yield "computes " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in computed.items())
     if call.problem:
         yield from choice(call, plan.isa)
@@ -95,27 +102,44 @@ def operators(plan: Plan, call: Call) -> Counter[str]:
 # Choices
 
 
+@dataclass(frozen=True)
+class Option:
+    """One way of computing a call: what it is, and the cycles of one thread."""
+
+    name: str
+    cycles: float
+
+
+def options(contraction: Contraction, batch: int, isa: ISA) -> list[Option]:
+    """All ways of computing a contraction, the best first."""
+    direct = {
+        str(schedule): schedule.cycles * batch / images(contraction)
+        for keep in (True, False)
+        for _, schedule in ways(contraction, isa, keep_rows=keep)
+    }
+    short = {str(way): cycles for cycles, way in candidates(contraction, isa, batch)}
+    return sorted(starmap(Option, (direct | short).items()), key=lambda option: option.cycles)
+
+
 def choice(call: Call, isa: ISA) -> Iterator[str]:
-    """The schedule of a call, beside those that the model of the cost thinks worse."""
+    """What was chosen for a call, beside what the model of the cost thinks worse, or would not have."""
     contraction, batch = call.problem  # type: ignore[misc]
-    for keep in (False, True):
-        found = [schedule for _, schedule in ways(contraction, isa, keep_rows=keep)]
-        chosen = next((each for each in found if str(each) == call.reason), None)
-        if chosen:
-            cycles = chosen.cycles * batch / images(contraction)
-            best = call.products / (2 * isa.lanes(contraction.kind)) / max(cycles, 1)
-            yield f"{call.reason}; {cycles:,.0f} cycles expected, {best:.0%} of the best"
-            yield from refused(chosen, [each for each in found if each is not chosen])
-            return
-    yield call.reason
-
-
-def refused(chosen: Schedule, others: Sequence[Schedule]) -> Iterator[str]:
-    """The nearest schedules that were not chosen, and by how much they are worse."""
-    shown = [f"{each} (+{each.cycles / max(chosen.cycles, 1) - 1:.1%})" for each in others[:SHOWN]]
+    found = options(contraction, batch, isa)
+    chosen = next((option for option in found if option.name == call.reason), None)
+    if chosen is None:
+        yield call.reason
+        return
+    best = call.products / (2 * isa.lanes(contraction.kind)) / max(chosen.cycles, 1)
+    yield f"{call.reason}; {chosen.cycles:,.0f} cycles expected, {best:.0%} of the best that direct products can do"
+    others = [option for option in found if option is not chosen]
+    kinds = {option.name.split(",")[0].startswith("Winograd"): option for option in reversed(others)}
+    nearest = list(dict.fromkeys([*others[:SHOWN], *kinds.values()]))
+    shown = [f"{each.name} ({each.cycles / max(chosen.cycles, 1) - 1:+.1%})" for each in nearest]
     if shown:
         more = f"; {len(others) - len(shown)} more" if len(others) > len(shown) else ""
         yield f"not {'; '.join(shown)}{more}"
+    if why := refusal(contraction):
+        yield f"no short algorithm: {why}"
 
 
 # Memory

@@ -108,6 +108,15 @@ class Images:
     matrices: tuple[Matrix, ...]
     more: Sizes
 
+    def below(self, sizes: Sizes, steps: Sizes) -> list[int]:
+        """Where lies what the tile in the next strip has and the two beside and above it have not: it is fetched ahead
+        of time, because the processor does not see that it will be wanted (up to a tenth of the time)."""
+        if len(sizes) != 2:
+            return []
+        (down, across), (m, _) = self.strides[1:], steps
+        rows, columns = (range(more, more + n) for more, n in zip(self.more, sizes, strict=True))
+        return [(i + m) * down + j * across for i in rows for j in columns]
+
 
 @dataclass(frozen=True)
 class Spectra:
@@ -170,6 +179,8 @@ class Spectra:
 
             def some(first: Int, mask: Value | None) -> None:
                 here, there = t.at(at, first, self.kind), t.at(to, first, self.kind)
+                for place in images.below(spot.sizes, tiling.steps):
+                    t.prefetch(t.at(here, place, self.kind))
                 x = {i: t.load(t.at(here, place, self.kind), self.kind, width, mask) for i, place in places.items()}
                 for e, (_, y) in enumerate(sorted(applied(t, images.matrices, x).items())):
                     t.store(zero if y is None else y, t.at(there, e * self.plane, self.kind), mask)

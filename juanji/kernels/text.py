@@ -278,6 +278,11 @@ class Text:
         self.declarations[f"declare void {name}({x.type}, {places.type}, i32, {mask.type})"] = None
         self.line(f"call void {name}({x}, {places}, i32 {SIZES[x.kind]}, {mask})")
 
+    def prefetch(self, pointer: Value) -> None:
+        """Have what lies there come to the second cache."""
+        self.declarations["declare void @llvm.prefetch.p0(ptr, i32, i32, i32)"] = None
+        self.line(f"call void @llvm.prefetch.p0({pointer}, i32 0, i32 2, i32 1)")
+
     def slot(self, number: int, kind: str = "ptr") -> Value:
         """Argument `number` of a kernel: what lies in its table of arguments."""
         return self.load(self.at(self.argument("args"), number, "i64"), kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -241,3 +242,30 @@ def test_compile_with_options_is_a_decorator_too() -> None:
         return x * 2
 
     assert double(np.ones(2)).tolist() == [2, 2]
+
+
+def test_the_error_of_every_layer_is_told_against_double_precision() -> None:
+    """Of both operands' few images in a step as it is, which changes nothing."""
+    rng = np.random.default_rng(0)
+    net = jj.nn.Sequential(
+        jj.nn.Conv2d(3, 64, 3, padding=1), jj.nn.ReLU(), jj.nn.Conv2d(64, 64, 3, padding=1), jj.nn.Tanh()
+    )
+    optimiser = jj.optim.SGD(net, 0.01, momentum=0.9)
+
+    @jj.compile
+    def step(x: Any) -> Any:
+        loss, grads = jj.value_and_grad(lambda m: (m(x) ** 2).sum())(net)
+        optimiser.update(net, grads)
+        return loss
+
+    x = rng.normal(size=(20, 24, 24, 3)).astype(np.float32)
+    step(x)
+    before = [cell.read().array for owner in (net, optimiser) for cell in owner.cells().values()]
+    text = jj.explain_plan(step, x, accuracy=True)
+    after = [cell.read().array for owner in (net, optimiser) for cell in owner.cells().values()]
+    found = [float(error) for error in re.findall(r"error (\S+) of the largest value", text)]
+    assert len(found) == len(re.findall(r"^ +Winograd, tiles", text, re.M)) == 3
+    assert all(0 < error < ACCURACY for error in found)
+    assert all(map(np.array_equal, before, after))
+    assert re.search(r"not Winograd, tiles of .*; tile .* by \d vectors", text)
+    assert "no short algorithm: one tap" not in text
