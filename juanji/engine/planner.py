@@ -230,7 +230,7 @@ class Planner:
 def copy_cells(program: Program) -> None:
     """Put copies where a cell's own value would not do.
 
-    A convolution needs one that can have a border, which neither cells nor arguments have; where a cell is to get
+    A convolution may need one that has a border, which neither cells nor arguments have; where a cell is to get
     another's old value, that may be gone; and what is returned must not be an argument itself.
     """
     cells, given = {id(x) for x in program.cells.values()}, {id(x) for x in program.inputs}
@@ -245,6 +245,8 @@ def copy_cells(program: Program) -> None:
         if place < 0 or id(node.inputs[place]) not in cells | given:
             continue
         x = node.inputs[place]
+        if not any(map(any, convolution.border(node.name, node.attrs["spec"]))) and not layout.gap(x.shape, x.dtype):
+            continue
         x = copied(program, x, 0)
         inputs = tuple(x if i == place else y for i, y in enumerate(node.inputs))
         changed = Node(node.record, inputs, node.attrs, node.outputs, node.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from juanji.errors import ArgumentError, unknown_name
 
@@ -35,6 +35,12 @@ class ISA:
         """How many numbers of a kind one register holds."""
         return self.width // BITS[kind]
 
+    def halved(self, lanes: int, kind: str = "float") -> ISA | None:
+        """Vectors half as wide, for so few lanes that fewer would be idle, where two of them are as fast as one."""
+        whole, half = (-(-lanes // n) * n for n in (self.lanes(kind), self.lanes(kind) // 2))
+        halves = self.name == "avx512" and host_name() in HALVES
+        return replace(self, width=self.width // 2) if halves and whole >= IDLE * half else None
+
     def missing(self) -> str:
         """Why this machine does not run it; empty if it does."""
         if self.machines and platform.machine() not in self.machines:
@@ -54,6 +60,18 @@ ISAS = {
         ISA("plain", 128, 16, False, without=("avx", "fma")),
     )
 }
+
+
+# Processors that take a vector of 512 bits as two halves.
+HALVES = ("znver4",)
+IDLE = 1.2  # times as many lanes as there need be
+
+
+@functools.cache
+def host_name() -> str:
+    import llvmlite.binding as llvm
+
+    return str(llvm.get_host_cpu_name())
 
 
 @functools.cache

@@ -86,12 +86,25 @@ def ways(contraction: Contraction, isa: ISA, *, keep_rows: bool) -> list[Way]:
         for form in forms(contraction, isa.lanes(contraction.kind))
         for schedule in candidates(form.contraction.simplified(keep_rows=keep_rows), isa)
     ]
+    if half := isa.halved(contraction.lanes.size, contraction.kind):
+        found += [
+            (
+                form,
+                replace(
+                    schedule, cycles=schedule.cycles / 2, note=", ".join(filter(None, ["half as wide", form.note]))
+                ),
+            )
+            for form in forms(contraction, half.lanes(contraction.kind))
+            for schedule in candidates(form.contraction.simplified(keep_rows=keep_rows), half)
+        ]
     return sorted(found, key=lambda way: way[1].cycles)
 
 
 def made(contraction: Contraction, isa: ISA, way: Way | None, epilogue: Epilogue | None) -> ContractionKernel:
-    width, keep = isa.lanes(contraction.kind), epilogue is not None
+    keep = epilogue is not None
     form, schedule = way or ways(contraction, isa, keep_rows=keep)[0]
+    isa = replace(isa, width=schedule.width)
+    width = isa.lanes(contraction.kind)
     pack = Packing(form.contraction, width, schedule.vectors) if schedule.packed else form.pack
     read = pack.contraction if isinstance(pack, Packing) else form.contraction
     grid = Grid(read.simplified(keep_rows=keep), schedule, width, form)

@@ -96,6 +96,7 @@ class Schedule:
     row_group   tiles along the first row dimension that make a task
     lane_group  blocks of lanes that make a task
     blocks      the size of blocks of the reduction, for its first dimensions; C is read and written once a block
+    width       bits of a vector
     cycles      what the model says it costs, for one image
     note        how the contraction has been rewritten
     """
@@ -107,6 +108,7 @@ class Schedule:
     row_group: int = 1
     lane_group: int = 1
     blocks: tuple[int, ...] = ()
+    width: int = 0
     cycles: float = 0.0
     note: str = ""
 
@@ -162,7 +164,7 @@ def completed(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors:
         lanes_first, row_group, lane_group = pixel_groups(contraction, isa, box, vectors, cycles)
     rows = row_group * box[0] if len(box) == 1 else ALL
     blocks = reduction_blocks(contraction, rows, lane_group * vectors * isa.lanes(contraction.kind))
-    return Schedule(box, vectors, packed, lanes_first, row_group, lane_group, blocks, cycles)
+    return Schedule(box, vectors, packed, lanes_first, row_group, lane_group, blocks, isa.width, cycles)
 
 
 def worth_packing(contraction: Contraction, width: int) -> bool:

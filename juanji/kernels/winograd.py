@@ -73,6 +73,10 @@ class Winograd:
         """Of the images that are cut into tiles."""
         raise NotImplementedError
 
+    @property
+    def products(self) -> Contraction:
+        raise NotImplementedError
+
     def work(self, end: End) -> Work:
         return Work(tuple(self.stages(end)), self.memory(), str(self))
 
@@ -105,6 +109,11 @@ class Winograd:
         low = t.mul(i, self.strips)
         high = t.minimum(t.add(low, self.strips), total)
         return (low, high), t.mul(t.add(high, t.mul(low, -1)), self.tiling.width)
+
+    def best_way(self) -> Way:
+        """How the products are computed, with vectors as wide as those of the transforms."""
+        found = ways(self.products, self.isa, keep_rows=False)
+        return next(way for way in found if way[1].width == self.isa.width)
 
     def nest(self, t: Text, problem: Contraction, way: Way) -> Nest:
         """The products of all elements, within another kernel."""
@@ -152,7 +161,7 @@ class Outputs(Winograd):
 
     @functools.cached_property
     def way(self) -> Way:
-        form, schedule = ways(self.products, self.isa, keep_rows=False)[0]
+        form, schedule = self.best_way()
         return form, replace(schedule, packed=True)
 
     @functools.cached_property
@@ -354,7 +363,7 @@ class Weights(Winograd):
 
     @functools.cached_property
     def way(self) -> Way:
-        return ways(self.products, self.isa, keep_rows=False)[0]
+        return self.best_way()
 
     def stages(self, end: End) -> list[Stage]:
         x, g = self.sides

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from juanji.kernels import convolution, machine
+from juanji.kernels import isa as isas
 from juanji.kernels.contraction import BATCH, Contraction
 from juanji.kernels.isa import ISAS
 from juanji.kernels.machine import Kernel
@@ -185,17 +186,36 @@ def faces(spec: ConvSpec, cin: int, cout: int) -> dict[str, Contraction]:
     ],
     ids=str,
 )
-def test_few_lanes_are_filled(numbers: tuple[int, ...], face: str, note: str) -> None:
+def test_few_lanes_are_filled(numbers: tuple[int, ...], face: str, note: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(isas, "HALVES", ())
     spec, _, c, k = problem(*numbers)
     best = ways(faces(spec, c, k)[face], ISAS["avx512"], keep_rows=False)
     assert best[0][1].note == note
     assert all(x.cycles <= y.cycles for (_, x), (_, y) in itertools.pairwise(best))
 
 
+@pytest.mark.skipif(bool(ISAS["avx512"].missing()), reason="no such vectors here")
+@pytest.mark.parametrize(
+    ("numbers", "note"), [((8, 3, 32, 8, 5, 1, 0, 1), "half as wide"), ((8, 3, 32, 16, 5, 1, 0, 1), "")], ids=str
+)
+def test_few_lanes_may_have_vectors_half_as_wide(numbers: tuple[int, ...], note: str, monkeypatch: Any) -> None:
+    """Where the processor takes wide ones as two halves: with all forms, and with an epilogue."""
+    isa = ISAS["avx512"]
+    monkeypatch.setattr(isas, "HALVES", (isas.host_name(),))
+    spec, n, c, k = problem(*numbers)
+    assert ways(faces(spec, c, k)["forward"], isa, keep_rows=False)[0][1].note == note
+    check(spec, n, c, k, "float", isa)
+    check_epilogue(numbers, "forward", isa)
+
+
 @pytest.mark.parametrize("isa", HERE, ids=lambda isa: isa.name)
 @pytest.mark.parametrize(("numbers", "face"), [(PROBLEMS[2], "forward"), (PROBLEMS[8], "input_grad")], ids=str)
 def test_epilogue_sees_pixels_and_channels(numbers: tuple[int, ...], face: str, isa: Any) -> None:
     """However a contraction is written, its epilogue gets the indices of the contraction as it is given."""
+    check_epilogue(numbers, face, isa)
+
+
+def check_epilogue(numbers: tuple[int, ...], face: str, isa: Any) -> None:
     spec, n, c, k = problem(*numbers)
     contraction = faces(spec, c, k)[face]
     size = 1 + sum((n if d.size == BATCH else d.size) * abs(d.a) for d in (*contraction.outer, *contraction.rows))
