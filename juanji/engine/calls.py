@@ -15,7 +15,7 @@ from juanji.kernels.fused import Code
 from juanji.kernels.isa import ISA
 from juanji.kernels.machine import Kernel
 from juanji.kernels.recipes import is_number
-from juanji.kernels.text import KINDS, Int, Text, Value, const, kernel_text
+from juanji.kernels.text import Int, Text, Value, const, kernel_text
 
 FLAG = "finite"
 
@@ -78,7 +78,7 @@ def parts(call: Call) -> list[tuple[int, int]]:
 @functools.cache
 def border_text(layout: Layout, isa: ISA) -> Code:
     """A kernel that zeroes the border of images; a task is one index of the first axis."""
-    t, kind = kernel_text(isa.fused), KINDS[layout.dtype.name]
+    t, kind = kernel_text(isa.fused), layout.kind
     pointer = t.slot(0)
     extents, strides = layout.extents, layout.strides
 

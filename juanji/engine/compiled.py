@@ -21,7 +21,7 @@ from juanji.tensor import Tensor, trace
 
 # Plans have one place for their arguments, and share cells: one is run at a time, whichever thread asks.
 RUNNING = threading.RLock()
-ALGORITHMS = ("all", "direct")
+ALGORITHMS, PRECISIONS = ("all", "direct"), ("float32", "bfloat16")
 MUCH = 16  # a batch so many times smaller than the one that is planned for is a small one of its own
 
 
@@ -33,9 +33,15 @@ class Compiled:
     writes are its state.
     """
 
-    def __init__(self, function: Callable[..., Any], algorithms: str = "all", batch: int | None = None) -> None:
-        check_options(algorithms, batch)
-        self.function, self.algorithms, self.batch = function, algorithms, batch
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        algorithms: str = "all",
+        batch: int | None = None,
+        precision: str = "float32",
+    ) -> None:
+        check_options(algorithms, batch, precision)
+        self.function, self.options = function, (algorithms, batch, precision)
         self.plans: dict[Any, list[tuple[Modes, Door, Any]]] = {}
         functools.update_wrapper(self, function, updated=())
 
@@ -76,18 +82,21 @@ class Compiled:
 
     def __reduce__(self) -> Any:
         """Copies and pickles make plans of their own."""
-        return type(self), (self.function, self.algorithms, self.batch)
+        return type(self), (self.function, *self.options)
 
     def make(self, args: Any) -> tuple[Modes, Door, Any]:
         from juanji.engine.contract import Choice
         from juanji.engine.plan import Plan
         from juanji.engine.planner import Planner
+        from juanji.engine.precision import check
         from juanji.engine.simplify import simplify
 
         graph = trace(self.function, *args)
         leave_homes(graph)
         isa = isas.current()
-        choice = Choice(self.algorithms, scale(graph.inputs, self.batch))
+        algorithms, batch, precision = self.options
+        check(precision, isa)
+        choice = Choice(algorithms, scale(graph.inputs, batch), precision)
         plan = Plan(Planner(simplify(graph), isa, choice).draft(), isa)
         return Modes(graph, plan), Door(graph), plan
 
@@ -120,9 +129,10 @@ def on_definitions() -> bool:
     return os.environ.get("JUANJI_BACKEND") == "numpy" or recording.active()
 
 
-def check_options(algorithms: str, batch: int | None) -> None:
-    if algorithms not in ALGORITHMS:
-        raise unknown_name("choice of algorithms", algorithms, ALGORITHMS)
+def check_options(algorithms: str, batch: int | None, precision: str) -> None:
+    for kind, name, names in (("choice of algorithms", algorithms, ALGORITHMS), ("precision", precision, PRECISIONS)):
+        if name not in names:
+            raise unknown_name(kind, name, names)
     if batch is not None and batch < 1:
         raise ArgumentError("compile: no such batch", received=f"batch={batch}", rule="at least 1 image")
 
@@ -133,7 +143,13 @@ def scale(inputs: Sequence[Tensor], batch: int | None) -> Fraction:
     return Fraction(batch, images) if batch and images <= batch <= MUCH * images else Fraction(1)
 
 
-def compile(function: Callable[..., Any] | None = None, *, algorithms: str = "all", batch: int | None = None) -> Any:
+def compile(
+    function: Callable[..., Any] | None = None,
+    *,
+    algorithms: str = "all",
+    batch: int | None = None,
+    precision: str = "float32",
+) -> Any:
     """`function` as machine code: a training step over model, optimiser and batch, an inference, or anything else.
 
     Use it on a function or as a decorator, with or without options::
@@ -148,11 +164,13 @@ def compile(function: Callable[..., Any] | None = None, *, algorithms: str = "al
                 largest value in float32), or "direct"
     batch       the number of images that algorithms are chosen for. By default that of each call; with it a smaller
                 batch, the last of an epoch, uses the kernels of the others
+    precision   "bfloat16" keeps activations and their gradients in half the memory and multiplies them in bfloat16;
+                sums, parameters, statistics, the loss and the update stay float32
 
     The function is traced: it runs once for each set of shapes, on tensors without values. Raises TraceError where it
     asks for one, NonFiniteError, with nothing written to any cell, where a result is NaN or infinite, and
-    UnknownNameError and ArgumentError for other options.
+    UnknownNameError and ArgumentError for other options, or for bfloat16 on a machine that has no instructions for it.
     """
     if function is None:
-        return functools.partial(Compiled, algorithms=algorithms, batch=batch)
-    return Compiled(function, algorithms, batch)
+        return functools.partial(Compiled, algorithms=algorithms, batch=batch, precision=precision)
+    return Compiled(function, algorithms, batch, precision)

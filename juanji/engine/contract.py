@@ -35,10 +35,11 @@ KNOWN: dict[str, Recipe] = {}
 
 @dataclass(frozen=True)
 class Choice:
-    """What algorithms are chosen from, "all" or "direct", and for how many images per image."""
+    """What algorithms are chosen from, "all" or "direct", for how many images per image, and in which precision."""
 
     algorithms: str = "all"
     scale: Fraction = Fraction(1)
+    precision: str = "float32"
 
     def short(self, contraction: Contraction, isa: ISA, batch: int) -> Winograd | None:
         """The short algorithm that does a contraction, if one does."""

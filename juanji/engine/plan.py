@@ -20,6 +20,7 @@ from juanji.table import aligned
 from juanji.tensor import Tensor
 
 LINE = 64
+HALF = np.dtype(np.uint16)  # which holds a bfloat16
 
 
 class Plan:
@@ -76,17 +77,19 @@ class Plan:
             return 0  # `bind` puts it in
         start = self.arena.address + self.offsets[slot]
         known = self.draft.layouts.get(slot)
-        return start + (known.origin * known.dtype.itemsize if known else 0)
+        return start + (known.origin * known.itemsize if known else 0)
 
     def view(self, x: Tensor) -> Array:
-        """A tensor's memory as an array."""
+        """A tensor's memory as an array; a copy of it where that is rounded."""
         place = self.draft.places[id(x)]
         if place.key in self.homes:
             base, start = self.homes[place.key].array.reshape(-1).view(np.uint8), 0
         else:
             known = self.draft.layouts.get(place.key)
-            origin = known.origin * known.dtype.itemsize if known else 0
+            origin = known.origin * known.itemsize if known else 0
             base, start = self.arena.view, self.offsets[place.key] + origin
+        if place.rounded:
+            return layout.widened(layout.strided(base, start + place.offset * 2, x.shape, place.strides, HALF))
         return layout.strided(base, start + place.offset * x.dtype.itemsize, x.shape, place.strides, x.dtype)
 
     def fill_constants(self) -> None:

@@ -12,6 +12,7 @@ from juanji.engine.calls import FLAG, Call, border_text, keys_read
 from juanji.engine.contract import Choice, Contractor
 from juanji.engine.fuse import VIEWS, Fuser, Unit
 from juanji.engine.layout import Border, Layout
+from juanji.engine.precision import rounded
 from juanji.engine.simplify import Program
 from juanji.graph import PRIMITIVES, Node
 from juanji.kernels import convolution, elements, products, scans, windows  # noqa: F401 (they register lowerings)
@@ -55,7 +56,7 @@ class Planner:
         self.constants: dict[int, Tensor] = {}
         self.settled, self.copies = self.settle_writes()
         self.layouts = self.find_layouts()
-        stored = {key: Place(self.key(key), each.strides) for key, each in self.layouts.items()}
+        stored = {key: Place(self.key(key), each.strides, 0, each.rounded) for key, each in self.layouts.items()}
         self.places = layout.places(program.nodes, stored)
 
     # Layouts
@@ -71,7 +72,10 @@ class Planner:
                     yield x
 
     def find_layouts(self) -> dict[int, Layout]:
-        return {id(x): Layout(x.shape, x.dtype, self.borders.get(id(x), ())) for x in self.stored_tensors()}
+        narrow = rounded(self.program, self.fuser, self.units) if self.choice.precision == "bfloat16" else set()
+        return {
+            id(x): Layout(x.shape, x.dtype, self.borders.get(id(x), ()), id(x) in narrow) for x in self.stored_tensors()
+        }
 
     def key(self, tensor: int) -> Any:
         """The buffer of a stored tensor: its own, or that of the cell it becomes the value of."""
@@ -245,7 +249,9 @@ def copy_cells(program: Program) -> None:
         if place < 0 or id(node.inputs[place]) not in cells | given:
             continue
         x = node.inputs[place]
-        if not any(map(any, convolution.border(node.name, node.attrs["spec"]))) and not layout.gap(x.shape, x.dtype):
+        if not any(map(any, convolution.border(node.name, node.attrs["spec"]))) and not layout.gap(
+            x.shape, x.dtype.itemsize
+        ):
             continue
         x = copied(program, x, 0)
         inputs = tuple(x if i == place else y for i, y in enumerate(node.inputs))

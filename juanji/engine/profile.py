@@ -294,4 +294,4 @@ def size(plan: Plan, key: Any) -> int:
 
 def border(plan: Plan, key: int) -> int:
     known = plan.draft.layouts[key]
-    return known.nbytes - math.prod(known.shape) * known.dtype.itemsize
+    return known.nbytes - math.prod(known.shape) * known.itemsize

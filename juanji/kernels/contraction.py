@@ -65,7 +65,8 @@ class Contraction:
     rows    what B does not move with: pixels of an output, or taps and channels of a weight gradient
     lanes   the vector axis: C moves by 1, A by 0 (one number for all lanes) or by 1 (a vector too), B by any stride
     reduce  what is summed over, outermost first; a size of 0 is an empty sum
-    kind    "float" or "double"
+    kind    "float" or "double", of the sums
+    stored  the kinds of what lies in A, B and C, where it is not that
     a0, b0, c0  where the first elements lie
 
     One dimension of outer, the first of rows, or the first of reduce may be `BATCH`.
@@ -86,10 +87,16 @@ class Contraction:
     a0: int = 0
     b0: int = 0
     c0: int = 0
+    stored: tuple[str, str, str] = ("", "", "")
     shared: Dim | None = None
     windows: tuple[Window, ...] = ()
     adds: bool = False
     scattered: Scattered | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of what lies in A, B and C."""
+        return tuple(stored or self.kind for stored in self.stored)
 
     @property
     def passes(self) -> int:

@@ -68,7 +68,7 @@ def forms(given: Contraction, width: int) -> Iterator[Form]:
     yield Form(given.upward())
     if given.scattered:
         one = given.scattered.contraction
-        moved = replace(one, a0=given.a0 + one.a0, b0=given.b0 + one.b0)
+        moved = replace(one, a0=given.a0 + one.a0, b0=given.b0 + one.b0, stored=(*given.stored[:2], ""))
         yield Form(moved, "added up in memory", scratch=given.scattered)
     if form := group_lanes(given.upward(), width):
         yield form
@@ -123,6 +123,7 @@ def pixel_lanes(given: Contraction, pixels: int, width: int) -> Form | None:
         lanes=Dim(lanes * pixels, 0, 1, 1),
         reduce=pack.reduce,
         b0=0,
+        stored=(given.stored[0], "", given.stored[2]),
     )
     return Form(contraction, f"{pixels} pixels as lanes", pixels, lanes, pack)
 
@@ -186,7 +187,7 @@ class SpreadPacking:
     def text(self) -> str:
         """The kernel's slots: B as it lies, and where it goes."""
         t, kind, width = kernel_text(), self.source.kind, self.width
-        b, c = t.at(t.slot(0), self.source.b0, kind), t.slot(1)
+        b, c = t.at(t.slot(0), self.source.b0, self.source.kinds[1]), t.slot(1)
 
         def everything(_: object) -> None:
             zero = Value("zeroinitializer", kind, width)
@@ -200,15 +201,15 @@ class SpreadPacking:
 
     def copy(self, t: Text, b: Value, c: Value, dims: list[tuple[Dim, Dim]]) -> None:
         """The taps of one pixel."""
-        kind, lanes = self.source.kind, self.source.lanes
+        kind, b_kind, lanes = self.source.kind, self.source.kinds[1], self.source.lanes
         if dims:
             (d, packed), *rest = dims
             t.loop(
                 0,
                 d.size,
-                lambda i: self.copy(t, t.at(b, t.mul(i, d.b), kind), t.at(c, t.mul(i, packed.b), kind), rest),
+                lambda i: self.copy(t, t.at(b, t.mul(i, d.b), b_kind), t.at(c, t.mul(i, packed.b), kind), rest),
             )
             return
         mask = t.first(lanes.size, self.width)
         offsets = t.op("mul", t.iota(self.width), const(lanes.b, "i64", self.width))
-        t.store(t.gather(b, offsets, kind, mask), c, mask)
+        t.store(t.gather(b, offsets, b_kind, mask), c, mask)

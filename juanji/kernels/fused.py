@@ -72,7 +72,7 @@ class Signature:
 
     def place(self, place: Place) -> Any:
         self.keys.setdefault(place.key)
-        return list(self.keys).index(place.key), place.strides, place.offset
+        return list(self.keys).index(place.key), place.strides, place.offset, place.rounded
 
     def of(self, x: Tensor) -> Any:
         """How x is computed, down to what is loaded."""

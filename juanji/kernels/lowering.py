@@ -51,11 +51,19 @@ ZERO = Index()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor lies: `strides` and `offset` in elements from the address of the buffer `key`."""
+    """Where a tensor lies: `strides` and `offset` in elements from the address of the buffer `key`.
+
+    rounded  whether its floats are rounded to bfloat16
+    """
 
     key: Any
     strides: tuple[int, ...]
     offset: int = 0
+    rounded: bool = False
+
+    def kind(self, dtype: np.dtype[Any]) -> str:
+        """The kind of what lies there, of a tensor of that dtype."""
+        return "bfloat" if self.rounded else KINDS[dtype.name]
 
 
 class Lowering:
@@ -310,7 +318,7 @@ class Lowering:
 
     def load(self, tensor: Tensor, at: Indices) -> Value:
         pointer, offset = self.address(tensor, at)
-        t, kind = self.text, KINDS[tensor.dtype.name]
+        t, kind = self.text, self.places[id(tensor)].kind(tensor.dtype)
         base = t.at(pointer, self.scalar(offset), kind)
         if offset.vector is None and offset.lane in (0, 1):
             lanes = self.lanes if offset.lane else 1
@@ -319,15 +327,15 @@ class Lowering:
 
     def store(self, tensor: Tensor, at: Indices, x: Value) -> None:
         pointer, offset = self.address(tensor, at)
-        t = self.text
-        base = t.at(pointer, self.scalar(offset), x.kind)
+        t, kind = self.text, self.places[id(tensor)].kind(tensor.dtype)
+        base = t.at(pointer, self.scalar(offset), kind)
         part = self.spread(offset)
         if part is None:
-            t.store(x, base)
+            t.store(x, base, kind=kind)
         elif offset.lane == 1 and offset.vector is None:
-            t.store(t.splat(x, self.lanes), base, self.mask)
+            t.store(t.splat(x, self.lanes), base, self.mask, kind)
         else:
-            t.scatter(t.splat(x, self.lanes), base, part, self.mask)
+            t.scatter(t.splat(x, self.lanes), base, part, self.mask, kind)
 
     def function(self, node: Node, inputs: Sequence[Value]) -> Value:
         """A pointwise operator on numbers that may be one for all lanes or one for each."""

@@ -171,7 +171,7 @@ class Nest:
         t, problem = self.t, self.contraction
         a, b, self.c = operands
         start = Dim(0, problem.a0, problem.b0, problem.c0)
-        self.origin = Cursor(a, b, self.c, problem.kind).moved(t, 1, start)
+        self.origin = Cursor(a, b, self.c, problem.kinds).moved(t, 1, start)
         self.batch, self.length = batch, length
         self.rows = self.grid.rows(t, batch)
         self.sizes = self.grid.sizes(t, batch)
@@ -202,7 +202,7 @@ class Nest:
         memory = Value("%scratch", "ptr")
         zero = Value("zeroinitializer", kind, width)
         t.loop(0, size, lambda i: t.store(zero, t.at(memory, i, kind)), width)
-        self.blocks(ranges, None, replace(at, c=memory))
+        self.blocks(ranges, None, replace(at, c=memory, kinds=(*at.kinds[:2], kind)))
         self.results(t.at(memory, scratch.start, kind), scratch.steps, ())
 
     def results(self, memory: Value, steps: tuple[int, ...], rows: tuple[Int, ...]) -> None:
@@ -224,7 +224,8 @@ class Nest:
             (self.epilogue or self.keep)(t, place, x, mask)
 
     def keep(self, t: Text, place: Place, x: Value, mask: Value | None) -> None:
-        t.store(x, t.at(self.c, place.offset, self.contraction.kind), mask)
+        kind = self.given.kinds[2]
+        t.store(x, t.at(self.c, place.offset, kind), mask, kind)
 
     def group(self, i: Int, size: int) -> Bounds:
         return self.t.mul(i, size), self.t.mul(self.t.add(i, 1), size)

@@ -70,6 +70,7 @@ class Packing:
             shared=self.source.shared and replace(self.source.shared, b=self.source.shared.size),
             reduce=tuple(replace(d, b=next(reduce)) if d.b else d for d in self.source.reduce),
             b0=0,
+            stored=(self.source.stored[0], "", self.source.stored[2]),
         )
 
     @property
@@ -92,12 +93,12 @@ class PackingText:
 
     def __init__(self, packing: Packing) -> None:
         self.packing, self.source = packing, packing.source
-        self.kind, self.width = packing.source.kind, packing.width
+        (_, self.from_kind, _), self.kind, self.width = packing.source.kinds, packing.source.kind, packing.width
         self.t = kernel_text()
 
     def text(self) -> str:
         t = self.t
-        self.b, self.c = t.at(t.slot(0), self.source.b0, self.kind), t.slot(1)
+        self.b, self.c = t.at(t.slot(0), self.source.b0, self.from_kind), t.slot(1)
         t.loop(t.argument("lo"), t.argument("hi"), self.task)
         return str(t)
 
@@ -108,10 +109,10 @@ class PackingText:
         number, step = t.divmod(number, dims[0].size) if len(dims) > 1 else (number, 0)
         outer, block = t.divmod(number, packing.blocks)
         c = t.at(self.c, t.mul(number, packing.panel), self.kind)
-        b = t.at(self.b, t.mul(block, self.source.lanes_b(packing.block)), self.kind)
+        b = t.at(self.b, t.mul(block, self.source.lanes_b(packing.block)), self.from_kind)
         for d in reversed(packing.outer):
             outer, i = (0, outer) if d is packing.outer[0] else t.divmod(outer, d.size)
-            b = t.at(b, t.mul(i, d.b), self.kind)
+            b = t.at(b, t.mul(i, d.b), self.from_kind)
         b, c = self.moved(b, c, step, dims[0])
         for run, tail in columns(self.source.lanes.size, self.width, packing.vectors):
             low, high = t.maximum(block, run.first), t.minimum(t.add(block, 1), t.add(run.first, run.count))
@@ -123,7 +124,7 @@ class PackingText:
 
     def moved(self, b: Value, c: Value, i: Int, d: Dim) -> tuple[Value, Value]:
         t = self.t
-        return t.at(b, t.mul(i, d.b), self.kind), t.at(c, t.mul(i, d.c), self.kind)
+        return t.at(b, t.mul(i, d.b), self.from_kind), t.at(c, t.mul(i, d.c), self.kind)
 
     def steps(self, b: Value, c: Value, dims: Sequence[Dim], vectors: int, tail: int) -> None:
         """The steps of the reduction, along its last dimension as many at once as a vector has lanes."""
@@ -152,7 +153,7 @@ class PackingText:
     def column(self, b: Value, c: Value, d: Dim, steps: int, v: Int, lanes: int) -> None:
         """A few steps by vector v, which has so many lanes of B; the others are zero."""
         t, width = self.t, self.width
-        there = t.at(b, t.mul(v, self.source.lanes_b(width)), self.kind)
+        there = t.at(b, t.mul(v, self.source.lanes_b(width)), self.from_kind)
         found = self.vectors(there, d, steps, lanes) if lanes else [const(0, self.kind, width)] * steps
         for i, x in enumerate(found):
             t.store(x, t.at(t.at(c, t.mul(v, width), self.kind), i * d.c, self.kind))
@@ -161,10 +162,10 @@ class PackingText:
         """One vector of lanes for each step; those of lanes that there are not are zero."""
         t, width, apart = self.t, self.width, self.source.lanes.b
         if not self.source.shared:
-            return square(t, b, self.kind, width, (steps, d.b), (lanes, apart))
+            return square(t, b, self.from_kind, width, (steps, d.b), (lanes, apart))
         mask, size = None if lanes == width else t.first(lanes, width), self.source.shared.size
         places = t.numbers(self.source.lanes_b(lane) + lane % size * apart for lane in range(width))
-        return [t.gather(t.at(b, i * d.b, self.kind), places, self.kind, mask) for i in range(steps)]
+        return [t.gather(t.at(b, i * d.b, self.from_kind), places, self.from_kind, mask) for i in range(steps)]
 
 
 def square(t: Text, b: Value, kind: str, width: int, steps: tuple[int, int], lanes: tuple[int, int]) -> list[Value]:
@@ -177,7 +178,7 @@ def square(t: Text, b: Value, kind: str, width: int, steps: tuple[int, int], lan
     if step == 1:
         along = None if count == width else t.first(count, width)
         rows = [t.load(t.at(b, i * apart, kind), kind, width, along) for i in range(there)]
-        zeros = [Value("zeroinitializer", kind, width)] * (width - there)
+        zeros = [Value("zeroinitializer", rows[0].kind, width)] * (width - there)
         return transposed(t, [*rows, *zeros])[:count]
     offsets = t.op("mul", t.iota(width), const(apart, "i64", width))
     return [t.gather(t.at(b, i * step, kind), offsets, kind, mask) for i in range(count)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from juanji.graph import PRIMITIVES, Node
 from juanji.kernels import convolution
@@ -43,10 +44,10 @@ def lowers(name: str) -> Callable[[Rule], Rule]:
 
 
 def moved(contraction: Contraction, a: Place, b: Place, c: Place) -> Contraction:
-    """The contraction with its operands where they lie in their buffers."""
-    return replace(
-        contraction, a0=contraction.a0 + a.offset, b0=contraction.b0 + b.offset, c0=contraction.c0 + c.offset
-    )
+    """The contraction with its operands where and as they lie in their buffers."""
+    stored: Any = tuple("bfloat" if place.rounded else "" for place in (a, b, c))
+    a0, b0, c0 = contraction.a0 + a.offset, contraction.b0 + b.offset, contraction.c0 + c.offset
+    return replace(contraction, stored=stored, a0=a0, b0=b0, c0=c0)
 
 
 def image(place: Place) -> tuple[int, ...]:

@@ -100,11 +100,13 @@ class Images:
     start     where the first tile begins
     matrices  what tiles are multiplied by along each axis
     more      elements of a tile along each axis beyond its outputs
+    kind      of what lies there
     """
 
     strides: Sizes
     start: int
     channels: int
+    kind: str
     matrices: tuple[Matrix, ...]
     more: Sizes
 
@@ -173,15 +175,15 @@ class Spectra:
             offset = t.add(images.start, t.mul(spot.image, images.strides[0]))
             for i, stride, step in zip(spot.place, steps, tiling.steps, strict=True):
                 offset = t.add(offset, t.mul(i, step * stride))
-            at, to = t.at(source, offset, self.kind), self.tile(t, target, spot.number)
+            at, to = t.at(source, offset, images.kind), self.tile(t, target, spot.number)
             reach = [range(n + more) for n, more in zip(spot.sizes, images.more, strict=True)]
             places = {i: sum(map(int.__mul__, i, steps)) for i in itertools.product(*reach)}
 
             def some(first: Int, mask: Value | None) -> None:
-                here, there = t.at(at, first, self.kind), t.at(to, first, self.kind)
+                here, there = t.at(at, first, images.kind), t.at(to, first, self.kind)
                 for place in images.below(spot.sizes, tiling.steps):
-                    t.prefetch(t.at(here, place, self.kind))
-                x = {i: t.load(t.at(here, place, self.kind), self.kind, width, mask) for i, place in places.items()}
+                    t.prefetch(t.at(here, place, images.kind))
+                x = {i: t.load(t.at(here, place, images.kind), images.kind, width, mask) for i, place in places.items()}
                 for e, (_, y) in enumerate(sorted(applied(t, images.matrices, x).items())):
                     t.store(zero if y is None else y, t.at(there, e * self.plane, self.kind), mask)
 

@@ -30,7 +30,8 @@ KINDS = {
     "uint32": "i32",
     "int64": "i64",
 }
-SIZES = {"float": 4, "double": 8, "i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "ptr": 8}
+# Of what lies in memory. Truth values are bytes there, and "bfloat" is what a float is rounded to.
+SIZES = {"bfloat": 2, "float": 4, "double": 8, "i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "ptr": 8}
 
 
 class Value:
@@ -51,7 +52,7 @@ class Value:
     @property
     def suffix(self) -> str:
         """The type as intrinsics spell it: `v16f32`."""
-        short = {"float": "f32", "double": "f64"}.get(self.kind, self.kind)
+        short = {"float": "f32", "double": "f64", "bfloat": "bf16"}.get(self.kind, self.kind)
         return short if self.lanes == 1 else f"v{self.lanes}{short}"
 
     @property
@@ -235,7 +236,8 @@ class Text:
         return self.value(f"getelementptr inbounds {element}, {pointer}, {index(offset)}", "ptr")
 
     def load(self, pointer: Value, kind: str, lanes: int = 1, mask: Value | None = None) -> Value:
-        """What lies at `pointer`; lanes outside the mask are zero and not touched. Truth values are bytes."""
+        """What lies at `pointer`, truth values as bytes, "bfloat" widened to float; lanes outside the mask are zero and
+        not touched."""
         stored = "i8" if kind == "i1" else kind
         shape = Value("zeroinitializer", stored, lanes)
         if mask is None:
@@ -243,11 +245,23 @@ class Text:
         else:
             align = const(SIZES[stored], "i32")
             x = self.call("masked.load", pointer, align, mask, shape, like=shape, suffix=f".{shape.suffix}.p0")
-        return self.compare("ne", x, Value("zeroinitializer" if lanes > 1 else "0", "i8", lanes)) if kind == "i1" else x
+        return self.loaded(x, kind)
 
-    def store(self, x: Value, pointer: Value, mask: Value | None = None) -> None:
+    def loaded(self, x: Value, kind: str) -> Value:
+        """What came from memory as it is computed with."""
+        if kind == "i1":
+            return self.compare("ne", x, Value("zeroinitializer" if x.lanes > 1 else "0", "i8", x.lanes))
+        return self.convert("fpext", x, "float") if kind == "bfloat" else x
+
+    def kept(self, x: Value, kind: str) -> Value:
+        """A value as it is put in memory."""
         if x.kind == "i1":
-            x = self.convert("zext", x, "i8")
+            return self.convert("zext", x, "i8")
+        return self.convert("fptrunc", x, "bfloat") if kind == "bfloat" else x
+
+    def store(self, x: Value, pointer: Value, mask: Value | None = None, kind: str = "") -> None:
+        """Put a value at `pointer`, rounded if `kind` is "bfloat"."""
+        x = self.kept(x, kind)
         if mask is None:
             self.line(f"store {x}, {pointer}, align {SIZES[x.kind]}")
             return
@@ -266,12 +280,11 @@ class Text:
             "masked.gather", places, const(SIZES[stored], "i32"), mask, shape, like=shape,
             suffix=f".{shape.suffix}.v{lanes}p0",
         )  # fmt: skip
-        return self.compare("ne", x, Value("zeroinitializer", "i8", lanes)) if kind == "i1" else x
+        return self.loaded(x, kind)
 
-    def scatter(self, x: Value, pointer: Value, offsets: Value, mask: Value | None = None) -> None:
+    def scatter(self, x: Value, pointer: Value, offsets: Value, mask: Value | None = None, kind: str = "") -> None:
         """Elements stored at offsets of their own, in the order of the lanes."""
-        if x.kind == "i1":
-            x = self.convert("zext", x, "i8")
+        x = self.kept(x, kind)
         places = self.value(f"getelementptr inbounds {x.kind}, {pointer}, {offsets}", "ptr", offsets.lanes)
         mask = mask or Value("<" + ", ".join(["i1 true"] * x.lanes) + ">", "i1", x.lanes)
         name = f"@llvm.masked.scatter.{x.suffix}.v{x.lanes}p0"

@@ -21,17 +21,18 @@ NOT_BEFORE = 'call void asm sideeffect "", ""()'
 
 @dataclass(frozen=True)
 class Cursor:
-    """The addresses in A, B and C that belong together, and the kind of what lies there."""
+    """The addresses in A, B and C that belong together, and the kinds of what lies there."""
 
     a: Value
     b: Value
     c: Value
-    kind: str
+    kinds: tuple[str, ...]
 
     def moved(self, t: Text, i: Int, d: Dim) -> Cursor:
         """One that is i elements of the dimension further."""
-        a, b, c = (t.mul(i, step) for step in (d.a, d.b, d.c))
-        return Cursor(t.at(self.a, a, self.kind), t.at(self.b, b, self.kind), t.at(self.c, c, self.kind), self.kind)
+        parts = zip((self.a, self.b, self.c), (d.a, d.b, d.c), self.kinds, strict=True)
+        a, b, c = (t.at(pointer, t.mul(i, step), kind) for pointer, step, kind in parts)
+        return Cursor(a, b, c, self.kinds)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Tile:
     mask_b: Value | None
 
     def __post_init__(self) -> None:
-        self.width = self.isa.lanes(self.contraction.kind)
+        self.width, self.kinds = self.isa.lanes(self.contraction.kind), self.contraction.kinds
         self.places = list(itertools.product(*map(range, self.box)))
         self.a_rows, self.c_rows = (offsets(self.contraction, self.box, side) for side in "ac")
         self.lanes = [self.width * v for v in range(self.vectors)]
@@ -76,15 +77,14 @@ class Tile:
     def masked(self, lane: int) -> Value | None:
         return self.mask if lane == self.lanes[-1] else None
 
-    def load(self, pointer: Value, offset: int, lane: int) -> Value:
-        t, kind = self.t, self.contraction.kind
-        return t.load(t.at(pointer, offset + lane, kind), kind, self.width, self.masked(lane))
+    def load(self, pointer: Value, offset: int, lane: int, kind: str) -> Value:
+        return self.t.load(self.t.at(pointer, offset + lane, kind), kind, self.width, self.masked(lane))
 
     def resume(self, c: Value) -> None:
         """Take up the sums where C has them."""
         for row, sums in zip(self.c_rows, self.sums, strict=True):
             for lane, variable in zip(self.lanes, sums, strict=True):
-                self.t.set(variable, self.load(c, row, lane))
+                self.t.set(variable, self.load(c, row, lane, self.kinds[2]))
 
     def add(self, at: Cursor, bounds: Sequence[Bounds]) -> None:
         """Add the products of the reduction within the bounds: loops, and inside them what is written out."""
@@ -123,19 +123,19 @@ class Tile:
     def vector(self, a: Value, offset: int, lane: int) -> Value:
         """A in each lane: what lies there or, for groups of lanes that share it, what lies there for each group."""
         if not (shared := self.contraction.shared):
-            return self.load(a, offset, lane)
+            return self.load(a, offset, lane, self.kinds[0])
         self.t.line(NOT_BEFORE)
         step = offset % shared.size
-        x = self.load(a, offset - step, lane)
+        x = self.load(a, offset - step, lane, self.kinds[0])
         return self.t.shuffle(x, [i - i % shared.size + step for i in range(self.width)])
 
     def number(self, a: Value, offset: int) -> list[Value]:
         """One element of A in all lanes, for each vector."""
-        t, kind = self.t, self.contraction.kind
+        t, kind = self.t, self.kinds[0]
         return [t.splat(t.load(t.at(a, offset, kind), kind), self.width)] * self.vectors
 
     def column(self, b: Value, offset: int, lane: int) -> Value:
-        t, kind, step = self.t, self.contraction.kind, self.contraction.lanes.b
+        t, kind, step = self.t, self.kinds[1], self.contraction.lanes.b
         mask = self.mask_b if lane == self.lanes[-1] else None
         if step == 1 or self.contraction.lanes.size == 1:
             return t.load(t.at(b, offset + lane, kind), kind, self.width, mask)
@@ -150,7 +150,8 @@ class Tile:
         for place, row, sums in zip(self.places, self.c_rows, self.sums, strict=True):
             for start, variable in zip(self.lanes, sums, strict=True):
                 if store is None:
-                    t.store(t.get(variable), t.at(c, row + start, self.contraction.kind), self.masked(start))
+                    kind = self.kinds[2]
+                    t.store(t.get(variable), t.at(c, row + start, kind), self.masked(start), kind)
                     continue
                 rows = tuple(t.add(i, n) for i, n in zip(starts, place, strict=True))
                 first = t.add(lane, start)

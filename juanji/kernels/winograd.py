@@ -144,8 +144,8 @@ class Outputs(Winograd):
     def images(self) -> Images:
         problem = self.contraction
         strides = (problem.outer[0].a, *(d.a for d in problem.rows))
-        more = tuple(d.size - 1 for d in problem.reduce[:-1])
-        return Images(strides, problem.a0, problem.reduce[-1].size, tuple(a.data for a in self.algorithms), more)
+        more, data = tuple(d.size - 1 for d in problem.reduce[:-1]), tuple(a.data for a in self.algorithms)
+        return Images(strides, problem.a0, problem.reduce[-1].size, problem.kinds[0], data, more)
 
     @functools.cached_property
     def products(self) -> Contraction:
@@ -226,7 +226,8 @@ class Outputs(Winograd):
         return str(t)
 
     def storing(self, c: Value) -> Epilogue:
-        return lambda t, place, y, mask: t.store(y, t.at(c, place.offset, self.kind), mask)
+        kind = self.contraction.kinds[2]
+        return lambda t, place, y, mask: t.store(y, t.at(c, place.offset, kind), mask, kind)
 
     def finish(self, t: Text, m: Value, strips: Strips, base: Int, store: Epilogue) -> None:
         """Transform the results of some strips back to outputs."""
@@ -338,8 +339,8 @@ class Weights(Winograd):
         a, b = (tuple(getattr(d, side) for d in problem.reduce) for side in "ab")
         data, outputs = (tuple(getattr(x, name) for x in self.algorithms) for name in ("data", "outputs"))
         return (
-            Images(a, problem.a0, problem.rows[-1].size, data, more),
-            Images(b, problem.b0, problem.lanes.size, outputs, (0,) * len(more)),
+            Images(a, problem.a0, problem.rows[-1].size, problem.kinds[0], data, more),
+            Images(b, problem.b0, problem.lanes.size, problem.kinds[1], outputs, (0,) * len(more)),
         )
 
     @property

@@ -1,0 +1,50 @@
+"""Which tensors a plan keeps in bfloat16: images and features on their way, and their gradients.
+
+Only memory is rounded. Everything is computed in float32 from what lies there, sums above all; parameters, what the
+optimiser remembers, statistics, the loss and gradients by parameters stay float32 throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from juanji.engine.fuse import Fuser, Unit
+from juanji.engine.simplify import Program
+from juanji.errors import ArgumentError
+from juanji.kernels.isa import ISA, host_features
+from juanji.tensor import Tensor
+
+SMALL = 4096  # elements that are not worth rounding
+NEEDS = "avx512bf16"
+
+
+def check(precision: str, isa: ISA) -> None:
+    """Raise ArgumentError where bfloat16 is asked for on a machine that has no instructions for it."""
+    if precision == "bfloat16" and missing(isa):
+        raise ArgumentError(
+            "compile: this machine cannot compute in bfloat16",
+            received=missing(isa),
+            rule="AVX512_BF16 or AMX multiplies bfloat16",
+            fix='precision="float32"',
+        )
+
+
+def missing(isa: ISA) -> str:
+    """What bfloat16 lacks here; empty where it can be had."""
+    if isa.name != "avx512":
+        return f"the instruction set {isa.name}"
+    return "" if NEEDS in host_features() else f"the CPU has no {NEEDS}"
+
+
+def rounded(program: Program, fuser: Fuser, units: Iterable[Unit]) -> set[int]:
+    """The stored tensors that are kept in bfloat16, by identity."""
+    kept = {id(fuser.root(x)) for x in program.wanted}
+    parameters = {cell.shape for cell in program.cells}
+    operands = {id(fuser.root(x)) for node in program.nodes if "contraction" in node.record.lower for x in node.inputs}
+
+    def on_its_way(x: Tensor) -> bool:
+        if x.dtype != "float32" or id(x) in kept or x.shape in parameters or x.size < SMALL:
+            return False
+        return x.ndim > 2 or id(x) in operands
+
+    return {id(x) for unit in units for x in unit.outputs if on_its_way(x)}
