@@ -32,6 +32,7 @@ def profile(
         int | None, typer.Option(min=1, help="Height and width of the images, in pixels.  [default: the network's own]")
     ] = None,
     classes: Annotated[int, typer.Option(min=2, help="How many classes it tells apart.")] = 10,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or auto.")] = "float32",
     repeat: Annotated[int, typer.Option(min=1, help="Rounds of three steps to measure; medians count.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -52,9 +53,9 @@ def profile(
     from juanji.engine.profile import profile as measure
 
     network = load(model, size, classes)
-    plan = plan_of(network, batch, train)
+    plan = plan_of(network, batch, train, precision)
     result = measure(plan, repeat)
-    head = {"model": model, "batch": batch, "train": train}
+    head = {"model": model, "batch": batch, "train": train, "precision": precision}
     if as_json:
         print(
             json.dumps(head | to_dict(result) | {"memory": {**memory(plan), "all": plan.memory()}}, ensure_ascii=False)
@@ -70,14 +71,14 @@ def load(model: str, size: int | None, classes: int) -> Module:
     return models.create(model, classes=classes, input_size=size)
 
 
-def plan_of(network: Module, batch: int, train: bool) -> Plan:
+def plan_of(network: Module, batch: int, train: bool, precision: str = "float32") -> Plan:
     """The plan of a training step, or of an answer, with random images put in."""
     from juanji.engine import compile
 
     config, random = network.config, np.random.default_rng(0)
     x = random.standard_normal((batch, *config["input_size"], config["in_channels"]), np.float32)
     if not train:
-        return compile(network.eval()).plan(x)
+        return compile(network.eval(), precision=precision).plan(x)
     network.train()
     optimizer = optim.SGD(network, lr=1e-4, momentum=0.9)
 
@@ -86,7 +87,7 @@ def plan_of(network: Module, batch: int, train: bool) -> Plan:
         optimizer.update(network, grads)
         return loss
 
-    return compile(step).plan(x, random.integers(0, config["classes"], batch))
+    return compile(step, precision=precision).plan(x, random.integers(0, config["classes"], batch))
 
 
 def to_dict(result: Profile) -> dict[str, Any]:

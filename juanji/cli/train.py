@@ -27,6 +27,9 @@ def train(
     size: Annotated[
         int | None, typer.Option(help="Height and width of the images, in pixels.  [default: the network's own]")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32; bfloat16, faster where the CPU multiplies it; auto, that where it can be had.")
+    ] = Recipe.precision,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = Recipe.seed,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the run, new or empty; else the first free runs/DATA-MODEL-NUMBER.")
@@ -50,7 +53,7 @@ def train(
     """
     recipe = Recipe(
         epochs=epochs, batch=batch, lr=lr, optimizer=optimizer,
-        weight_decay=weight_decay, stop_epsilon=stop_epsilon, seed=seed,
+        weight_decay=weight_decay, stop_epsilon=stop_epsilon, precision=precision, seed=seed,
     )  # fmt: skip
     session = Session.start(data, model, recipe, out, size)
     if not quiet:

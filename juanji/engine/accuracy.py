@@ -22,6 +22,7 @@ class Measured:
 
     call: Call
     node: Node
+    precision: str
     operands: dict[int, Array] = field(default_factory=dict)
 
     @property
@@ -36,7 +37,8 @@ class Measured:
     def error(self) -> float:
         """The largest error, relative to the largest value."""
         operands = [self.operands[i] for i in range(len(self.node.inputs))]
-        found = Compiled(lambda *operands: self.node.record(*operands, **self.node.attrs), batch=self.batch)(*operands)
+        alone = lambda *operands: self.node.record(*operands, **self.node.attrs)  # noqa: E731
+        found = Compiled(alone, batch=self.batch, precision=self.precision)(*operands)
         exact = self.node.record.define(*(x.astype(np.float64) for x in operands), **self.node.attrs)
         return float(np.abs(found.array - exact).max() / max(np.abs(exact).max(), np.finfo(np.float64).tiny))
 
@@ -52,7 +54,7 @@ def errors(plan: Plan) -> dict[Call, float]:
     measured = []
     for call in plan.calls:
         if call.node is not None and call.problem and call.reason.startswith("Winograd"):
-            measured.append(Measured(call, call.node))
+            measured.append(Measured(call, call.node, plan.draft.choice.precision))
             for operand, level in enumerate(first_read(plan, call.node, stages[id(call.node)])):
                 wanted[level].append((measured[-1], operand))
     with unchanged(plan):

@@ -21,7 +21,7 @@ from juanji.tensor import Tensor, trace
 
 # Plans have one place for their arguments, and share cells: one is run at a time, whichever thread asks.
 RUNNING = threading.RLock()
-ALGORITHMS, PRECISIONS = ("all", "direct"), ("float32", "bfloat16")
+ALGORITHMS, PRECISIONS = ("all", "direct"), ("float32", "bfloat16", "auto")
 MUCH = 16  # a batch so many times smaller than the one that is planned for is a small one of its own
 
 
@@ -88,15 +88,14 @@ class Compiled:
         from juanji.engine.contract import Choice
         from juanji.engine.plan import Plan
         from juanji.engine.planner import Planner
-        from juanji.engine.precision import check
+        from juanji.engine.precision import settled
         from juanji.engine.simplify import simplify
 
         graph = trace(self.function, *args)
         leave_homes(graph)
         isa = isas.current()
         algorithms, batch, precision = self.options
-        check(precision, isa)
-        choice = Choice(algorithms, scale(graph.inputs, batch), precision)
+        choice = Choice(algorithms, scale(graph.inputs, batch), settled(precision, isa))
         plan = Plan(Planner(simplify(graph), isa, choice).draft(), isa)
         return Modes(graph, plan), Door(graph), plan
 
@@ -127,6 +126,21 @@ class Modes:
 def on_definitions() -> bool:
     """Whether functions run as they are: by the user's wish, or inside a transform, which records what they do."""
     return os.environ.get("JUANJI_BACKEND") == "numpy" or recording.active()
+
+
+def precision_here(name: str) -> str:
+    """What a precision means on this machine. Raises ArgumentError where bfloat16 is asked for and cannot be had."""
+    if not on_definitions():
+        from juanji.engine.precision import settled
+
+        return settled(name, isas.current())
+    if name == "bfloat16":
+        raise ArgumentError(
+            "the definitions do not compute in bfloat16",
+            received="JUANJI_BACKEND=numpy",
+            fix='precision="float32", or "auto"',
+        )
+    return "float32"
 
 
 def check_options(algorithms: str, batch: int | None, precision: str) -> None:
@@ -165,7 +179,8 @@ def compile(
     batch       the number of images that algorithms are chosen for. By default that of each call; with it a smaller
                 batch, the last of an epoch, uses the kernels of the others
     precision   "bfloat16" keeps activations and their gradients in half the memory and multiplies them in bfloat16;
-                sums, parameters, statistics, the loss and the update stay float32
+                sums, parameters, statistics, the loss and the update stay float32. "auto" is that where the CPU has
+                instructions for it, else "float32"
 
     The function is traced: it runs once for each set of shapes, on tensors without values. Raises TraceError where it
     asks for one, NonFiniteError, with nothing written to any cell, where a result is NaN or infinite, and

@@ -41,11 +41,16 @@ class Choice:
     scale: Fraction = Fraction(1)
     precision: str = "float32"
 
-    def short(self, contraction: Contraction, isa: ISA, batch: int) -> Winograd | None:
-        """The short algorithm that does a contraction, if one does."""
+    def pair(self, node: Node) -> bool:
+        """Whether a short algorithm may multiply in bfloat16: for gradients, which are noisy anyway. Forwards its error
+        of 1 % would be four times that of rounding what goes in and out."""
+        return self.precision == "bfloat16" and node.name != "conv"
+
+    def short(self, node: Node, contraction: Contraction, isa: ISA, batch: int) -> Winograd | None:
+        """The short algorithm that does a contraction of a node, if one does."""
         if self.algorithms == "direct":
             return None
-        way = choice.best(contraction, isa, round(batch * self.scale))
+        way = choice.best(contraction, isa, round(batch * self.scale), self.pair(node))
         return way and replace(way, batch=batch)
 
 
@@ -92,7 +97,7 @@ class Contractor:
                 ends.extend([End(self, unit, product, number, own)] if unit.walk else [])
                 return ends[0] if ends else None
 
-            short = self.choice.short(contraction, self.isa, product.batch)
+            short = self.choice.short(node, contraction, self.isa, product.batch)
             work = short.work(end) if short else direct(contraction, self.isa, product.batch, end)
             memory.update(((place, id(node.outputs[0]), number), size) for place, size in work.memory.items())
             found += [(number, call) for call in self.worked(unit, product, number, work, ends)]

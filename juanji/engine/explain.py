@@ -76,7 +76,7 @@ def notes(plan: Plan, call: Call) -> Iterator[str]:
     if len(computed) > 1 and call.what != "border":
         yield "computes " + ", ".join(f"{count} {name}" if count > 1 else name for name, count in computed.items())
     if call.problem:
-        yield from choice(call, plan.isa)
+        yield from choice(plan, call)
     elif call.reason:
         yield call.reason
 
@@ -110,21 +110,22 @@ class Option:
     cycles: float
 
 
-def options(contraction: Contraction, batch: int, isa: ISA) -> list[Option]:
+def options(contraction: Contraction, batch: int, isa: ISA, pair: bool) -> list[Option]:
     """All ways of computing a contraction, the best first."""
     direct = {
         str(schedule): schedule.cycles * batch / images(contraction)
         for keep in (True, False)
         for _, schedule in ways(contraction, isa, keep_rows=keep)
     }
-    short = {str(way): cycles for cycles, way in candidates(contraction, isa, batch)}
+    short = {str(way): cycles for cycles, way in candidates(contraction, isa, batch, pair)}
     return sorted(starmap(Option, (direct | short).items()), key=lambda option: option.cycles)
 
 
-def choice(call: Call, isa: ISA) -> Iterator[str]:
+def choice(plan: Plan, call: Call) -> Iterator[str]:
     """What was chosen for a call, beside what the model of the cost thinks worse, or would not have."""
     contraction, batch = call.problem  # type: ignore[misc]
-    found = options(contraction, batch, isa)
+    isa, pair = plan.isa, call.node is not None and plan.draft.choice.pair(call.node)
+    found = options(contraction, batch, isa, pair)
     chosen = next((option for option in found if option.name == call.reason), None)
     if chosen is None:
         yield call.reason

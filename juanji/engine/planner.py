@@ -33,6 +33,7 @@ class Draft:
     homes    cells by the key of their tensor; `commits` those among them that calls write
     """
 
+    choice: Choice
     program: Program
     places: dict[int, Place]
     layouts: dict[Any, Layout]
@@ -135,7 +136,7 @@ class Planner:
             if key not in self.settled and key not in self.homes and key not in given:
                 self.sizes[key] = each.nbytes
         return Draft(
-            self.program, self.places, self.layouts, self.calls, self.sizes, self.homes, self.constants,
+            self.choice, self.program, self.places, self.layouts, self.calls, self.sizes, self.homes, self.constants,
             list(self.program.writes),
         )  # fmt: skip
 

@@ -18,15 +18,20 @@ SMALL = 4096  # elements that are not worth rounding
 NEEDS = "avx512bf16"
 
 
-def check(precision: str, isa: ISA) -> None:
-    """Raise ArgumentError where bfloat16 is asked for on a machine that has no instructions for it."""
-    if precision == "bfloat16" and missing(isa):
+def settled(name: str, isa: ISA) -> str:
+    """What a precision means here: "auto" is bfloat16 where the CPU has instructions for it, else float32.
+
+    Raises ArgumentError where bfloat16 is asked for and there are none.
+    """
+    lacks = missing(isa)
+    if name == "bfloat16" and lacks:
         raise ArgumentError(
-            "compile: this machine cannot compute in bfloat16",
-            received=missing(isa),
-            rule="AVX512_BF16 or AMX multiplies bfloat16",
-            fix='precision="float32"',
+            "this machine cannot compute in bfloat16",
+            received=lacks,
+            rule="AVX512_BF16 multiplies bfloat16",
+            fix='precision="float32", or "auto"',
         )
+    return name if name != "auto" else "float32" if lacks else "bfloat16"
 
 
 def missing(isa: ISA) -> str:

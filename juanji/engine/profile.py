@@ -21,7 +21,8 @@ from juanji.engine.plan import Plan
 from juanji.kernels import machine
 from juanji.kernels.isa import ISA
 from juanji.kernels.machine import Kernel
-from juanji.kernels.text import SIZES, Int, const, kernel_text
+from juanji.kernels.text import SIZES, Int, Value, const, kernel_text
+from juanji.kernels.tile import pair_product
 
 LOOPS = 50_000  # of the loop that finds the peak, in one task: some tenths of a millisecond
 TASKS = 16  # of it for each thread
@@ -88,7 +89,13 @@ def profile(plan: Plan, repeat: int = 10) -> Profile:
     """
     with unchanged(plan):
         step, seconds = measured(plan, repeat)
-    return Profile(tuple(rows(plan, seconds)), step, peak(plan.isa), threads.pool().threads, plan.isa.name)
+    return Profile(
+        tuple(rows(plan, seconds)),
+        step,
+        peak(plan.isa, plan.draft.choice.precision),
+        threads.pool().threads,
+        plan.isa.name,
+    )
 
 
 @contextlib.contextmanager
@@ -168,15 +175,16 @@ def seconds(table: threads.Table) -> float:
 
 
 @functools.cache
-def peak(isa: ISA) -> float:
-    """How many GFLOP/s the pool's threads do in registers alone, in single precision."""
+def peak(isa: ISA, precision: str = "float32") -> float:
+    """How many GFLOP/s the pool's threads do in registers alone, in float32 or of pairs in bfloat16."""
     count, size = threads.pool().threads * TASKS, isa.lanes() * SIZES["float"]
     scratch = state.aligned((count, size), np.dtype(np.uint8))
     arguments = np.array([scratch.ctypes.data], np.int64)
-    (code,) = machine.addresses([Kernel.of(peak_text(isa), isa)], isa)
+    (code,) = machine.addresses([Kernel.of(peak_text(isa, precision), isa)], isa)
     table = threads.Table([(code, arguments.ctypes.data, i, i + 1) for i in range(count)], [(0, count)])
     fastest = min(seconds(table) for _ in range(TRIES))
-    return 2e-9 * LOOPS * sums(isa) * isa.lanes() * count / fastest
+    products = isa.lanes() * (2 if precision == "bfloat16" else 1)
+    return 2e-9 * LOOPS * sums(isa) * products * count / fastest
 
 
 def sums(isa: ISA) -> int:
@@ -184,17 +192,21 @@ def sums(isa: ISA) -> int:
     return min(isa.registers - 4, 20)
 
 
-def peak_text(isa: ISA) -> str:
+def peak_text(isa: ISA, precision: str) -> str:
     """A kernel that multiplies and adds in registers; task i stores one vector at place i of argument 0."""
     t, lanes = kernel_text(isa.fused), isa.lanes()
     pointer = t.at(t.slot(0), t.mul(t.argument("lo"), lanes), "float")
     x = t.load(pointer, "float", lanes)
+    words = t.load(pointer, "i32", lanes)
     # Each begins with another number, or LLVM would see that they are all the same.
     totals = [t.variable(const(i, "float", lanes)) for i in range(sums(isa))]
 
+    def product(total: Value) -> Value:
+        return pair_product(t, words, words, total) if precision == "bfloat16" else t.fma(x, x, total)
+
     def add(_: Int) -> None:
         for total in totals:
-            t.set(total, t.fma(x, x, t.get(total)))
+            t.set(total, product(t.get(total)))
 
     t.loop(0, LOOPS, add)
     t.store(functools.reduce(functools.partial(t.op, "fadd"), map(t.get, totals)), pointer)

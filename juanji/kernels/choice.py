@@ -12,12 +12,14 @@ from juanji.kernels.contraction import BATCH, Contraction, Dim
 from juanji.kernels.cooktoom import POINTS, Algorithm, Matrix, algorithm
 from juanji.kernels.isa import ISA
 from juanji.kernels.nest import ways
-from juanji.kernels.schedule import BANDWIDTH, IMAGES
+from juanji.kernels.schedule import IMAGES
 from juanji.kernels.text import SIZES
 from juanji.kernels.winograd import Outputs, Weights, Winograd
 
 WORTHWHILE = 0.9  # of the cycles of direct convolution at most
 LATENCY = 2.0  # transforms wait for memory: by so much they take longer than their instructions
+CACHE = 32 << 20  # bytes that the last cache may hold
+NEAR, FAR = 16, 5  # bytes that a thread moves in a cycle, to and from the last cache and the memory behind it
 TOGETHER = 64  # tiles that are worked through together, so that transformed weights are read seldom
 ROWS = 14  # tiles of a block at most: so many rows by two vectors fit the registers
 TASKS = 8  # that one kernel for all stages has to have
@@ -60,9 +62,10 @@ def algorithms(taps: Sequence[int], products: int) -> tuple[Algorithm, ...] | No
     return tuple(algorithm(products if n > 1 else 1, n) for n in taps)
 
 
-def candidates(contraction: Contraction, isa: ISA, batch: int) -> list[tuple[float, Winograd]]:
+def candidates(contraction: Contraction, isa: ISA, batch: int, pair: bool = False) -> list[tuple[float, Winograd]]:
     """The ways in which short algorithms could do it, with the cycles that one thread needs for so many images, best
-    first."""
+    first. `pair` says whether products may be in bfloat16.
+    """
     if refusal(contraction):
         return []
     problem = replace(contraction.upward(), windows=(), scattered=None)
@@ -70,13 +73,21 @@ def candidates(contraction: Contraction, isa: ISA, batch: int) -> list[tuple[flo
     found = [each for n in POINTS if n > 1 and (each := algorithms(sizes, n))]
     make = weights if problem.sums_batch else outputs
     ways = [way for each in found for way in make(problem, each, isa, batch)]
+    ways += [replace(way, pair=True) for way in ways if pair and even(way)]
     return sorted(((cycles(way), way) for way in ways), key=lambda way: way[0])
 
 
+def even(way: Winograd) -> bool:
+    """Whether everything that is summed over can be taken in pairs."""
+    if isinstance(way, Weights):
+        return way.tiles % 2 == 0
+    return way.contraction.reduce[-1].size % 2 == 0
+
+
 @functools.cache
-def best(contraction: Contraction, isa: ISA, batch: int) -> Winograd | None:
+def best(contraction: Contraction, isa: ISA, batch: int, pair: bool = False) -> Winograd | None:
     """The best short algorithm if it is worth while beside the best direct way."""
-    found = candidates(contraction, isa, batch)
+    found = candidates(contraction, isa, batch, pair)
     if not found:
         return None
     direct = ways(contraction, isa, keep_rows=False)[0][1].cycles * batch / images(contraction)
@@ -122,6 +133,12 @@ def cycles(way: Winograd) -> float:
     return weight_cycles(way) if isinstance(way, Weights) else output_cycles(cast(Outputs, way))
 
 
+def moving(words: float, times: float) -> float:
+    """Cycles of writing or reading so many words of memory so many times."""
+    size = words * SIZES["float"]
+    return size * times / (NEAR if size <= CACHE else FAR)
+
+
 def vectors(way: Winograd, count: int) -> int:
     return -(-count // way.width)
 
@@ -135,9 +152,8 @@ def output_cycles(way: Outputs) -> float:
     transforms = tiles * vectors(way, n) * transform_cycles([a.data for a in way.algorithms])
     transforms += tiles * vectors(way, k) * transform_cycles(back)
     transforms += vectors(way, k) * n * transform_cycles([a.taps for a in way.algorithms])
-    reading = way.pack.size() * SIZES[way.kind] * (2 + rounds) / BANDWIDTH
-    between = 0 if way.strips else 2 * sum(way.memory().values()) * SIZES[way.kind] / BANDWIDTH
-    return products + transforms + reading + between
+    between = 0 if way.strips else moving(sum(each.size(way.together) for each in (way.data, way.results)), 2)
+    return products + transforms + moving(way.pack.size(), 1 + rounds) + between
 
 
 def weight_cycles(way: Weights) -> float:
@@ -147,6 +163,6 @@ def weight_cycles(way: Weights) -> float:
     products = rounds * -(-way.together // way.tiles) * way.tiles * way.elements * n * vectors(way, k) / 2
     transforms = tiles * sum(vectors(way, side.channels) * transform_cycles(side.matrices) for side in way.sides)
     transforms += n * vectors(way, k) * transform_cycles([tuple(zip(*a.taps, strict=True)) for a in way.algorithms])
-    sums = way.sums * SIZES[way.kind] * 2 * (rounds + way.chunks) / BANDWIDTH
-    between = 0 if way.strips else 2 * sum(way.memory().values()) * SIZES[way.kind] / BANDWIDTH
-    return 1.1 * products + transforms + sums + between
+    sums = moving(way.sums, 2 * rounds) + moving(way.sums * way.chunks, 2)
+    between = 0 if way.strips else moving(sum(each.size(way.together) for each in way.spectra_of_both), 2)
+    return 1.1 * products / (2 if way.pair else 1) + transforms + sums + between

@@ -67,6 +67,8 @@ class Contraction:
     reduce  what is summed over, outermost first; a size of 0 is an empty sum
     kind    "float" or "double", of the sums
     stored  the kinds of what lies in A, B and C, where it is not that
+    pair    whether A and B are words of two numbers in bfloat16, whose products are added up together
+    halves  if not 0, B is to be put into words, of numbers so far apart
     a0, b0, c0  where the first elements lie
 
     One dimension of outer, the first of rows, or the first of reduce may be `BATCH`.
@@ -88,6 +90,8 @@ class Contraction:
     b0: int = 0
     c0: int = 0
     stored: tuple[str, str, str] = ("", "", "")
+    pair: bool = False
+    halves: int = 0
     shared: Dim | None = None
     windows: tuple[Window, ...] = ()
     adds: bool = False
@@ -96,7 +100,8 @@ class Contraction:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of what lies in A, B and C."""
-        return tuple(stored or self.kind for stored in self.stored)
+        a, b, c = (stored or self.kind for stored in self.stored)
+        return ("i32", "i32", c) if self.pair else (a, b, c)
 
     @property
     def passes(self) -> int:
@@ -111,7 +116,7 @@ class Contraction:
     def products(self, batch: int) -> int:
         """How many multiplications with additions there are."""
         dims = (*self.outer, *self.rows, self.lanes, *self.reduce)
-        return math.prod(batch if d.size == BATCH else d.size for d in dims)
+        return math.prod(batch if d.size == BATCH else d.size for d in dims) * (2 if self.pair else 1)
 
     def lanes_b(self, lanes: int) -> int:
         """How far B moves with so many lanes: whole groups of them, if there are groups."""
@@ -142,6 +147,20 @@ class Contraction:
             a0=self.a0 + sum((d.size - 1) * d.a for d in falling),
             b0=self.b0 + sum((d.size - 1) * d.b for d in falling),
         )
+
+    def paired(self) -> Contraction | None:
+        """The same sums two steps of the last dimension at a time, where these lie side by side in A, in bfloat16."""
+        if self.stored[0] != "bfloat" or self.pair or self.lanes.a or not self.reduce or self.sums_batch:
+            return None
+        *others, last = self.reduce
+        steps = [self.a0, last.size, *(d.a for d in (*self.outer, *self.rows, *others))]
+        if last.a != 1 or any(step % 2 for step in steps):
+            return None
+        outer, rows, sums = ([replace(d, a=d.a // 2) for d in dims] for dims in (self.outer, self.rows, others))
+        return replace(
+            self, outer=tuple(outer), rows=tuple(rows), reduce=(*sums, Dim(last.size // 2, 1, 2 * last.b, last.c)),
+            a0=self.a0 // 2, stored=("", *self.stored[1:]), pair=True, halves=last.b,
+        )  # fmt: skip
 
     def simplified(self, *, keep_rows: bool = False) -> Contraction:
         """The same sums with as few dimensions as there can be. Rows that an epilogue asks about are kept."""

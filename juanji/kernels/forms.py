@@ -62,10 +62,13 @@ def each_pixel(form: Form, epilogue: Epilogue) -> Epilogue:
 
 def forms(given: Contraction, width: int) -> Iterator[Form]:
     """All forms of a contraction, itself first."""
-    if inside(given.upward()) < WORTHWHILE:
-        yield Form(given.upward(), "zeros left out")
+    for base, note in ((given, "zeros left out"), (replace(given, windows=()), "")):
+        if note and inside(base.upward()) >= WORTHWHILE:
+            continue
+        yield Form(base.upward(), note)
+        if pairs := base.upward().paired():
+            yield Form(pairs, ", ".join(filter(None, ["in bfloat16", note])))
     given = replace(given, windows=())
-    yield Form(given.upward())
     if given.scattered:
         one = given.scattered.contraction
         moved = replace(one, a0=given.a0 + one.a0, b0=given.b0 + one.b0, stored=(*given.stored[:2], ""))

@@ -1,4 +1,4 @@
-"""Copying B into the order in which the tile reads it: [outer][block of lanes][reduce][lanes].
+"""Copying B into the order in which the tile reads it: [outer][block of lanes][reduce][lanes], maybe in pairs.
 
 The last block of lanes is filled up with zeros.
 """
@@ -71,6 +71,7 @@ class Packing:
             reduce=tuple(replace(d, b=next(reduce)) if d.b else d for d in self.source.reduce),
             b0=0,
             stored=(self.source.stored[0], "", self.source.stored[2]),
+            halves=0,
         )
 
     @property
@@ -93,7 +94,10 @@ class PackingText:
 
     def __init__(self, packing: Packing) -> None:
         self.packing, self.source = packing, packing.source
-        (_, self.from_kind, _), self.kind, self.width = packing.source.kinds, packing.source.kind, packing.width
+        source = packing.source
+        self.kind, self.width = "i32" if source.pair else source.kind, packing.width
+        self.from_kind = (source.stored[1] or source.kind) if source.halves else source.kinds[1]
+        self.together = self.width // 2 if source.halves else self.width  # steps of a square
         self.t = kernel_text()
 
     def text(self) -> str:
@@ -132,14 +136,14 @@ class PackingText:
         if rest:
             t.loop(0, d.size, lambda i: self.steps(*self.moved(b, c, i, d), rest, vectors, tail))
             return
-        whole = d.size - d.size % self.width
+        whole = d.size - d.size % self.together
         for low, high in ((0, whole), (whole, d.size)):
-            count = min(self.width, high - low)
+            count = min(self.together, high - low)
 
             def one(i: Int, count: int = count) -> None:
                 self.block(*self.moved(b, c, i, d), d, count, vectors, tail)
 
-            t.loop(low, high, one, self.width)
+            t.loop(low, high, one, self.together)
 
     def block(self, b: Value, c: Value, d: Dim, steps: int, vectors: int, tail: int) -> None:
         """A few steps by a block of lanes."""
@@ -159,8 +163,13 @@ class PackingText:
             t.store(x, t.at(t.at(c, t.mul(v, width), self.kind), i * d.c, self.kind))
 
     def vectors(self, b: Value, d: Dim, steps: int, lanes: int) -> list[Value]:
-        """One vector of lanes for each step; those of lanes that there are not are zero."""
+        """One vector of lanes for each step, or of words for each pair; those of lanes that there are not are zero."""
         t, width, apart = self.t, self.width, self.source.lanes.b
+        if step := self.source.halves:
+            together = steps if d.b == 2 * step else 1
+            starts = [t.at(b, i * d.b, self.from_kind) for i in range(0, steps, together)]
+            found = [square(t, at, self.from_kind, width, (2 * together, step), (lanes, apart)) for at in starts]
+            return [paired(t, *some[i : i + 2]) for some in found for i in range(0, 2 * together, 2)]
         if not self.source.shared:
             return square(t, b, self.from_kind, width, (steps, d.b), (lanes, apart))
         mask, size = None if lanes == width else t.first(lanes, width), self.source.shared.size
@@ -182,6 +191,15 @@ def square(t: Text, b: Value, kind: str, width: int, steps: tuple[int, int], lan
         return transposed(t, [*rows, *zeros])[:count]
     offsets = t.op("mul", t.iota(width), const(apart, "i64", width))
     return [t.gather(t.at(b, i * step, kind), offsets, kind, mask) for i in range(count)]
+
+
+def paired(t: Text, x: Value, y: Value) -> Value:
+    """Two vectors of floats as one of words: x in the lower halves, y in the upper ones, in bfloat16."""
+    halves = (
+        t.value(f"bitcast {t.kept(each, 'bfloat')} to <{each.lanes} x i16>", "i16", each.lanes) for each in (x, y)
+    )
+    low, high = (t.convert("zext", half, "i32") for half in halves)
+    return t.op("or", low, t.op("shl", high, const(16, "i32", high.lanes)))
 
 
 def packed_steps(dims: Sequence[Dim], innermost: int) -> list[int]:

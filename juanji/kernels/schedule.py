@@ -169,7 +169,7 @@ def completed(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors:
 
 def worth_packing(contraction: Contraction, width: int) -> bool:
     """B is copied if its lanes are apart; also if tiles would pick from afar what they use again and again."""
-    if contraction.shared:
+    if contraction.shared or contraction.halves:
         return True
     if contraction.lanes.b != 1:
         return not contraction.sums_batch or contraction.lanes.size > 1

@@ -122,12 +122,17 @@ class Images:
 
 @dataclass(frozen=True)
 class Spectra:
-    """Transformed tiles in memory: [block of tiles][element][tile][channel]."""
+    """Transformed tiles in memory: [block of tiles][element][tile][channel].
+
+    kind   of what lies there; "bfloat" is rounded
+    pairs  whether two tiles, an even number of which are a block, share a word for each channel, in bfloat16
+    """
 
     elements: int
     tiles: int
     channels: int
     kind: str
+    pairs: bool = False
 
     @property
     def pitch(self) -> int:
@@ -135,8 +140,13 @@ class Spectra:
         return self.apart(-(-self.channels // line) * line)
 
     @property
+    def rows(self) -> int:
+        """Rows of channels that a block has for each element."""
+        return self.tiles // 2 if self.pairs else self.tiles
+
+    @property
     def plane(self) -> int:
-        return self.apart(self.tiles * self.pitch)
+        return self.apart(self.rows * self.pitch)
 
     @property
     def block(self) -> int:
@@ -146,8 +156,8 @@ class Spectra:
         return count if count * SIZES[self.kind] % MEETING else count + LINE // SIZES[self.kind]
 
     def size(self, tiles: int) -> int:
-        """Elements of so many tiles, in whole blocks."""
-        return -(-tiles // self.tiles) * self.block
+        """Words of memory for so many tiles, in whole blocks."""
+        return -(-tiles // self.tiles) * self.block * SIZES[self.kind] // 4
 
     def blocks(self, t: Text, tiles: Int) -> Int:
         return t.divmod(t.add(tiles, self.tiles - 1), self.tiles)[0]
@@ -155,7 +165,18 @@ class Spectra:
     def tile(self, t: Text, memory: Value, number: Int) -> Value:
         """The address of a tile's first element."""
         block, i = t.divmod(number, self.tiles)
-        return t.at(memory, t.add(t.mul(block, self.block), t.mul(i, self.pitch)), self.kind)
+        row = t.divmod(i, 2)[0] if self.pairs else i
+        return t.at(memory, t.add(t.mul(block, self.block), t.mul(row, self.pitch)), self.kind)
+
+    def put(self, t: Text, y: Value, at: Value, second: Value | None, mask: Value | None) -> None:
+        """Store some channels of an element. Of a pair the second tile, which `second` tells, joins the first."""
+        if second is None:
+            t.store(y, at, mask, self.kind)
+            return
+        bits = t.value(f"bitcast {t.kept(y, 'bfloat')} to <{y.lanes} x i16>", "i16", y.lanes)
+        word = t.op("shl", t.convert("zext", bits, "i32"), t.splat(t.op("mul", second, const(16, "i32")), y.lanes))
+        there = t.op("and", t.load(at, "i32", y.lanes, mask), t.splat(t.op("sub", const(0, "i32"), second), y.lanes))
+        t.store(t.op("or", word, there), at, mask)
 
     def gather(
         self,
@@ -169,13 +190,14 @@ class Spectra:
         base: Int,
     ) -> None:
         """Transform the tiles of some strips, `width` channels at once."""
-        zero, steps = Value("zeroinitializer", self.kind, width), images.strides[1:]
+        zero, steps = Value("zeroinitializer", "float", width), images.strides[1:]
 
         def tile(spot: Spot) -> None:
             offset = t.add(images.start, t.mul(spot.image, images.strides[0]))
             for i, stride, step in zip(spot.place, steps, tiling.steps, strict=True):
                 offset = t.add(offset, t.mul(i, step * stride))
             at, to = t.at(source, offset, images.kind), self.tile(t, target, spot.number)
+            second = t.convert("trunc", index(t.divmod(spot.number, 2)[1]), "i32") if self.pairs else None
             reach = [range(n + more) for n, more in zip(spot.sizes, images.more, strict=True)]
             places = {i: sum(map(int.__mul__, i, steps)) for i in itertools.product(*reach)}
 
@@ -185,15 +207,16 @@ class Spectra:
                     t.prefetch(t.at(here, place, images.kind))
                 x = {i: t.load(t.at(here, place, images.kind), images.kind, width, mask) for i, place in places.items()}
                 for e, (_, y) in enumerate(sorted(applied(t, images.matrices, x).items())):
-                    t.store(zero if y is None else y, t.at(there, e * self.plane, self.kind), mask)
+                    self.put(t, zero if y is None else y, t.at(there, e * self.plane, self.kind), second, mask)
 
             channels(t, images.channels, width, some)
 
         tiling.each(t, strips, base, tile)
 
     def clear(self, t: Text, width: int, target: Value, tiles: Int) -> None:
-        """Zero what the last block has beyond so many tiles."""
-        zero = Value("zeroinitializer", self.kind, width)
+        """Zero what the last block has beyond so many tiles; the second of a pair is so already."""
+        zero, step = Value("zeroinitializer", self.kind, width), 2 if self.pairs else 1
+        start = t.mul(t.divmod(t.add(tiles, step - 1), step)[0], step)
 
         def element(at: Value) -> None:
             channels(t, self.channels, width, lambda i, mask: t.store(zero, t.at(at, i, self.kind), mask))
@@ -202,7 +225,7 @@ class Spectra:
             at = self.tile(t, target, number)
             t.loop(0, self.elements, lambda e: element(t.at(at, t.mul(e, self.plane), self.kind)))
 
-        t.loop(tiles, t.mul(self.blocks(t, tiles), self.tiles), tile)
+        t.loop(start, t.mul(self.blocks(t, tiles), self.tiles), tile, step)
 
 
 def channels(t: Text, count: Int, width: int, body: Callable[[Int, Value | None], None]) -> None:

@@ -118,7 +118,11 @@ class Tile:
                     t.line(NOT_BEFORE)
                     columns[b] = [self.column(at.b, b, lane) for lane in self.lanes]
                 for x, column, variable in zip(numbers, columns[b], sums, strict=True):
-                    t.set(variable, t.fma(x, column, t.get(variable)))
+                    t.set(variable, self.product(x, column, t.get(variable)))
+
+    def product(self, x: Value, y: Value, total: Value) -> Value:
+        """x·y + total in each lane; of words, the products of both numbers."""
+        return pair_product(self.t, x, y, total) if self.contraction.pair else self.t.fma(x, y, total)
 
     def vector(self, a: Value, offset: int, lane: int) -> Value:
         """A in each lane: what lies there or, for groups of lanes that share it, what lies there for each group."""
@@ -165,3 +169,10 @@ def place_in_c(t: Text, contraction: Contraction, outer: tuple[Int, ...], rows: 
     for i, d in zip((*outer, *rows), (*contraction.outer, *contraction.rows), strict=False):
         total = t.add(total, t.mul(i, d.c))
     return total
+
+
+def pair_product(t: Text, x: Value, y: Value, total: Value) -> Value:
+    """Both products of the numbers in bfloat16 that each lane's words hold, added to a total in float32."""
+    lanes = total.lanes
+    x, y = (t.value(f"bitcast {word} to <{2 * lanes} x bfloat>", "bfloat", 2 * lanes) for word in (x, y))
+    return t.call(f"x86.avx512bf16.dpbf16ps.{32 * lanes}", total, x, y, suffix="")

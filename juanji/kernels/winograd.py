@@ -13,13 +13,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from juanji.kernels.contraction import BATCH, Contraction, Dim
 from juanji.kernels.cooktoom import Algorithm, applied, transposed
 from juanji.kernels.isa import ISA
 from juanji.kernels.nest import Grid, Nest, Way, build, ways
-from juanji.kernels.packing import Packing, square
+from juanji.kernels.packing import Packing, paired, square
 from juanji.kernels.spectra import Images, Sizes, Spectra, Spot, Strips, Tiling, channels
 from juanji.kernels.text import Int, Text, Value, const, index, kernel_text
 from juanji.kernels.tile import Epilogue, Place, place_in_c
@@ -33,6 +33,7 @@ class Winograd:
     batch   how many images it is planned for; only numbers that kernels are given depend on it
     tiles   of a block of transformed tiles
     strips  that a task takes through all stages; 0 where each stage is a call
+    pair    whether transformed operands are rounded to bfloat16, and multiplied two at a time
     """
 
     contraction: Contraction
@@ -41,13 +42,14 @@ class Winograd:
     batch: int
     tiles: int
     strips: int
+    pair: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
         steps, taps = ([len(getattr(a, name)[0]) for a in self.algorithms] for name in ("outputs", "taps"))
         tiles = "×".join(map(str, steps))
         rate = f"{self.elements} products for {math.prod(steps) * math.prod(taps)}"
         stages = f"{self.strips * self.tiling.width} tiles together" if self.strips else "in stages"
-        return f"Winograd, tiles of {tiles}: {rate}, {stages}"
+        return f"Winograd, tiles of {tiles}: {rate}, {stages}{' in bfloat16' * self.pair}"
 
     @property
     def kind(self) -> str:
@@ -100,10 +102,6 @@ class Winograd:
         """How many tiles are in memory at once."""
         return self.tiling.width * (self.strips or self.total)
 
-    def spectra(self, count: int) -> Spectra:
-        """The memory of transformed tiles with so many channels."""
-        return Spectra(self.elements, self.tiles, count, self.kind)
-
     def strips_of(self, t: Text, i: Int, total: Int) -> tuple[Strips, Int]:
         """The strips of block i, and how many tiles they have."""
         low = t.mul(i, self.strips)
@@ -134,11 +132,12 @@ class Outputs(Winograd):
 
     @property
     def data(self) -> Spectra:
-        return self.spectra(self.contraction.reduce[-1].size)
+        kind = "bfloat" if self.pair else self.kind
+        return Spectra(self.elements, self.tiles, self.contraction.reduce[-1].size, kind)
 
     @property
     def results(self) -> Spectra:
-        return self.spectra(self.contraction.lanes.size)
+        return Spectra(self.elements, self.tiles, self.contraction.lanes.size, self.kind)
 
     @property
     def images(self) -> Images:
@@ -149,14 +148,16 @@ class Outputs(Winograd):
 
     @functools.cached_property
     def products(self) -> Contraction:
-        """The products of all elements, of as many blocks as there are."""
+        """The products of all elements, of as many blocks as there are; pairs are two channels."""
         a, c, k, n = self.data, self.results, self.contraction.lanes.size, self.contraction.reduce[-1].size
+        block, plane, pitch, n = (x // 2 if self.pair else x for x in (a.block, a.plane, a.pitch, n))
         return Contraction(
-            (Dim(self.elements, a.plane, n * k, c.plane),),
-            (Dim(BATCH, a.block, 0, c.block), Dim(self.tiles, a.pitch, 0, c.pitch)),
+            (Dim(self.elements, plane, n * k, c.plane),),
+            (Dim(BATCH, block, 0, c.block), Dim(self.tiles, pitch, 0, c.pitch)),
             Dim(k, 0, 1, 1),
             (Dim(n, 1, k),),
             self.kind,
+            pair=self.pair,
         )
 
     @functools.cached_property
@@ -307,16 +308,27 @@ class WeightText:
                 t.store(x, t.at(near, (number * width + i) * width, kind))
         block, v = t.divmod(t.divmod(lane, width)[0], self.pack.vectors)
         offset = t.add(t.mul(block, self.pack.panel), t.mul(v, width))
-        to = t.at(self.u, t.add(offset, t.mul(first, self.pack.block)), kind)
+        pair, row = self.owner.pair, t.divmod(first, 2)[0] if self.owner.pair else first
+        to = t.at(self.u, t.add(offset, t.mul(row, self.pack.block)), kind)
 
-        def one(i: Int) -> None:
+        def transformed(i: Int) -> list[Value]:
             here = t.at(near, t.mul(i, width), kind)
             x = {tap: t.load(t.at(here, n * width**2, kind), kind, width) for n, tap in enumerate(self.taps)}
-            there, plane = t.at(to, t.mul(i, self.pack.block), kind), self.pack.blocks * self.pack.panel
-            for e, (_, y) in enumerate(sorted(applied(t, [a.taps for a in self.owner.algorithms], x).items())):
-                t.store(y or const(0, kind, width), t.at(there, e * plane, kind))
+            found = sorted(applied(t, [a.taps for a in self.owner.algorithms], x).items())
+            return [y or const(0, kind, width) for _, y in found]
 
-        t.loop(0, count, one)
+        def one(i: Int) -> None:
+            there, plane = t.at(to, t.mul(i, self.pack.block), kind), self.pack.blocks * self.pack.panel
+            found = transformed(t.mul(i, 2) if pair else i)
+            found = (
+                [paired(t, *each) for each in zip(found, transformed(t.add(t.mul(i, 2), 1)), strict=True)]
+                if pair
+                else found
+            )
+            for e, y in enumerate(found):
+                t.store(y, t.at(there, e * plane, kind))
+
+        t.loop(0, count // 2 if pair else count, one)
 
 
 @dataclass(frozen=True)
@@ -343,6 +355,15 @@ class Weights(Winograd):
             Images(b, problem.b0, problem.lanes.size, problem.kinds[1], outputs, (0,) * len(more)),
         )
 
+    def spectra(self, count: int) -> Spectra:
+        """The transformed tiles of an operand with so many channels."""
+        return Spectra(self.elements, self.tiles, count, "i32" if self.pair else self.kind, self.pair)
+
+    @property
+    def spectra_of_both(self) -> tuple[Spectra, Spectra]:
+        x, g = (self.spectra(side.channels) for side in self.sides)
+        return x, g
+
     @property
     def sums(self) -> int:
         """Elements of all sums together."""
@@ -350,15 +371,15 @@ class Weights(Winograd):
 
     @functools.cached_property
     def products(self) -> Contraction:
-        """The sums of all elements over as many blocks as there are."""
-        n, k = (side.channels for side in self.sides)
-        a, b = self.spectra(n), self.spectra(k)
+        """The sums of all elements over as many blocks as there are; pairs are two tiles."""
+        (n, k), (a, b) = (side.channels for side in self.sides), self.spectra_of_both
         return Contraction(
             (Dim(self.elements, a.plane, b.plane, n * k),),
             (Dim(n, 1, 0, k),),
             Dim(k, 0, 1, 1),
-            (Dim(BATCH, a.block, b.block), Dim(self.tiles, a.pitch, b.pitch)),
+            (Dim(BATCH, a.block, b.block), Dim(a.rows, a.pitch, b.pitch)),
             self.kind,
+            pair=self.pair,
             adds=self.strips > 0,
         )
 
@@ -376,16 +397,17 @@ class Weights(Winograd):
         else:
             kernel, blocks = build(self.products, self.isa, self.way), -(-self.together // self.tiles)
             slots = ("data", "gradients", "sums", blocks, kernel.chunk_length(blocks))
+            tasks = -(-self.total // self.gathered)
             stages = [
-                Stage("transform", self.gathering(x), ("a", "data", self.total), ("data",), self.total),
-                Stage("transform", self.gathering(g), ("b", "gradients", self.total), ("gradients",), self.total),
+                Stage("transform", self.gathering(x), ("a", "data", self.total), ("data",), tasks),
+                Stage("transform", self.gathering(g), ("b", "gradients", self.total), ("gradients",), tasks),
                 Stage("winograd", kernel.text, slots, ("sums",), kernel.tasks(blocks), products=True),
             ]
             parts = kernel.chunks(blocks)
         return [*stages, Stage("transform back", self.finishing(), ("sums", "c", parts), ("c",), x.channels)]
 
     def memory(self) -> dict[str, int]:
-        x, g = (self.spectra(side.channels).size(self.together) for side in self.sides)
+        x, g = (each.size(self.together) for each in self.spectra_of_both)
         if self.strips:
             return {"sums": self.chunks * self.sums, "scratch": x + g}
         kernel = build(self.products, self.isa, self.way)
@@ -426,13 +448,20 @@ class Weights(Winograd):
         spectra.gather(t, self.width, self.tiling, side, source, target, strips, base)
         spectra.clear(t, self.width, target, tiles)
 
+    @property
+    def gathered(self) -> int:
+        """The strips of a task: two where a pair of tiles may lie in both."""
+        return 2 if self.pair and self.tiling.width % 2 else 1
+
     def gathering(self, side: Images) -> str:
-        """The kernel of a first stage; a task is a strip."""
+        """The kernel of a first stage."""
         t, spectra = kernel_text(self.isa.fused), self.spectra(side.channels)
-        strips, target, total = (t.argument("lo"), t.argument("hi")), t.slot(1), t.slot(2, "i64")
+        target, total = t.slot(1), t.slot(2, "i64")
+        low, high = (t.mul(t.argument(end), self.gathered) for end in ("lo", "hi"))
+        strips = low, t.minimum(high, total)
         spectra.gather(t, self.width, self.tiling, side, t.slot(0), target, strips, 0)
         tiles = t.mul(total, self.tiling.width)
-        t.when(t.compare("eq", strips[1], total), lambda: spectra.clear(t, self.width, target, tiles))
+        t.when(t.compare("eq", index(strips[1]), total), lambda: spectra.clear(t, self.width, target, tiles))
         return str(t)
 
     def finishing(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from juanji.autodiff import value_and_grad
 from juanji.cell import Cell, Stateful
 from juanji.data import Dataset, Preprocessing, batches
-from juanji.engine.compiled import Compiled, on_definitions
+from juanji.engine.compiled import Compiled, on_definitions, precision_here
 from juanji.errors import NonFiniteError, ShapeError
 from juanji.graph import Array
 from juanji.nn.module import Module
@@ -57,14 +57,22 @@ class Epoch:
 class Trainer:
     """A network, its optimiser and its loss, one step at a time.
 
-    loss   of (logits, labels) to a scalar
-    batch  images of a step; the last of an epoch may have fewer
+    loss       of (logits, labels) to a scalar
+    batch      images of a step; the last of an epoch may have fewer
+    precision  of `juanji.compile`
     """
 
-    def __init__(self, model: Module, optimizer: Optimizer, loss: Loss, batch: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Module,
+        optimizer: Optimizer,
+        loss: Loss,
+        batch: int | None = None,
+        precision: str = "float32",
+    ) -> None:
         self.model, self.loss = model, loss
         self.optimizer: Any = optimizer  # whose learning rate is a cell, read as a tensor and written as a number
-        self.compiled = Compiled(self.update, batch=batch)
+        self.compiled = Compiled(self.update, batch=batch, precision=precision)
 
     def step(self, x: Array, y: Array, place: str = "") -> tuple[float, float]:
         """Forward, loss, backward, update. Returns the loss and the accuracy before the update.
@@ -151,12 +159,14 @@ def fit(
 
     on_step  called after each update
 
-    The same recipe and the same initial weights give the same bits. Raises ShapeError for a model with other outputs
-    than the dataset has classes, NonFiniteError where the loss or a gradient is NaN or infinite.
+    The same recipe and the same initial weights give the same bits. Test figures are always those in float32. Raises
+    ShapeError for a model with other outputs than the dataset has classes, NonFiniteError where the loss or a gradient
+    is NaN or infinite, ArgumentError for bfloat16 where it cannot be had.
     """
     recipe, preprocessing = recipe or Recipe(), preprocessing or Preprocessing.of(dataset.train)
     check_classes(model, dataset, preprocessing)
-    trainer = Trainer(model, recipe.make_optimizer(model), recipe.make_loss(), recipe.batch)
+    precision = precision_here(recipe.precision)
+    trainer = Trainer(model, recipe.make_optimizer(model), recipe.make_loss(), recipe.batch, precision)
     return rows(trainer, dataset, recipe, preprocessing, on_step)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from juanji import optim
 from juanji.checks import counts, nonnegative, positive, share
 from juanji.data import Jitter
+from juanji.engine.compiled import PRECISIONS
 from juanji.errors import unknown_name
 from juanji.nn.module import Module
 from juanji.ops import cross_entropy
@@ -40,6 +41,7 @@ class Recipe:
     label_smoothing  part of the target that is shared among all classes
     jitter           random changes of the training images
     stop_epsilon     stop when the parameters change by less than this in an epoch (003, ε); 0 never stops
+    precision        of activations, gradients and products: "float32", "bfloat16", or "auto", `juanji.compile`
     seed             fixes initial weights, order and changes of the images, dropout: the same seed, the same bits,
                      with the same NumPy on the same kind of processor, however many cores it has
 
@@ -55,11 +57,14 @@ class Recipe:
     label_smoothing: float = 0.1
     jitter: Jitter = JITTER
     stop_epsilon: float = 0.0
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
         counts("training", epochs=self.epochs, batch=self.batch)
         positive("training", lr=self.rate)
         nonnegative("training", weight_decay=self.weight_decay, stop_epsilon=self.stop_epsilon)
@@ -87,5 +92,6 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        values = {"precision": "float32", **values}  # which the first runs did not write
         known = {field.name: values[field.name] for field in fields(cls)}
         return cls(**{**known, "jitter": Jitter(**values["jitter"])})

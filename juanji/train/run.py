@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from juanji import data, models
 from juanji.data import Dataset, Preprocessing
+from juanji.engine.compiled import precision_here
 from juanji.models.registry import entry
 from juanji.nn.module import Module
 from juanji.train.folder import Config, new_folder, save_run
@@ -41,7 +42,10 @@ class Session:
         """Load the data, create the network, and save it in a new folder, once nothing can be wrong any more.
 
         size  height and width of the images, the model's own by default
+
+        The run keeps the precision that the recipe's means on this machine.
         """
+        recipe = replace(recipe, precision=precision_here(recipe.precision))
         dataset = data.load(data_name, entry(model_name)["input_size"] if size is None else size)
         height, width, channels = dataset.shape
         model = models.create(

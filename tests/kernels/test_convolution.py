@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
+import frames
 import numpy as np
 import pytest
+from frames import CANARY, DTYPES, HALVES_HERE, HERE, bits, call, framed, stored, strides, untouched, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from juanji.kernels import convolution, machine
+from juanji.kernels import convolution
 from juanji.kernels import isa as isas
 from juanji.kernels.contraction import BATCH, Contraction
+from juanji.kernels.direct import direct
 from juanji.kernels.isa import ISAS
-from juanji.kernels.machine import Kernel
 from juanji.kernels.nest import Way, build, ways
 from juanji.kernels.text import Text, Value
 from juanji.kernels.tile import Place
 from juanji.ops.conv import conv_define, input_grad_define, weight_grad_define
 from juanji.ops.convspec import ConvSpec
-
-HERE = [isa for isa in ISAS.values() if not isa.missing()]
-DTYPES = {"float": np.float32, "double": np.float64}
-CANARY = -7777.0
-
-
-def call(text: str, isa: Any, slots: list[int], tasks: int) -> None:
-    (address,) = machine.addresses([Kernel.of(text, isa)], isa)
-    table = np.array(slots, np.int64)
-    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
-    for lo, hi in ((tasks // 2, tasks), (0, tasks // 2)):  # in any order
-        function(table.ctypes.data, lo, hi)
 
 
 def each_form(contraction: Contraction, isa: Any) -> list[Way]:
@@ -47,9 +37,9 @@ def run(contraction: Contraction, isa: Any, a: int, b: int, c: Any, batch: int, 
     kernel = build(contraction, isa, way)
     dtype = DTYPES[contraction.kind]
     if kernel.pack:
-        packed = np.full(kernel.pack.size(batch) + 32, np.nan, dtype)
+        packed = np.full(kernel.pack.size(batch) + 32, CANARY, dtype)
         call(kernel.pack.text, isa, [b, packed.ctypes.data], kernel.pack.tasks(batch))
-        assert np.isnan(packed[kernel.pack.size(batch) :]).all()
+        assert untouched(packed[kernel.pack.size(batch) :]) == 32
         b = packed.ctypes.data
     found = kernel.parts(batch)
     chunks = kernel.chunks(batch)
@@ -58,71 +48,78 @@ def run(contraction: Contraction, isa: Any, a: int, b: int, c: Any, batch: int, 
         return
     parts = np.full((chunks + 1, kernel.partial), CANARY, dtype)
     call(kernel.text, isa, [a, b, parts.ctypes.data, batch, kernel.chunk_length(batch)], kernel.tasks(batch))
-    assert (parts[chunks] == CANARY).all()
-    sizes, steps = zip(*found, strict=True)
+    assert untouched(parts[chunks]) == kernel.partial
+    added(c, parts, found, kernel.part_strides)
+
+
+def added(c: Any, parts: Any, found: Any, steps: Any) -> None:
+    """Partial results, so many and so far apart along each axis, into c."""
+    sizes, apart = zip(*found, strict=True)
     dense = [math.prod(c.shape[i + 1 :]) for i in range(c.ndim)]
-    inside = [parts.itemsize * step for step in (*steps, *(kernel.part_strides or dense))]
-    view = np.lib.stride_tricks.as_strided(parts, (*sizes, *c.shape), inside)
-    c[...] = view.sum(tuple(range(len(found))))
-
-
-def framed(x: Any, border: list[tuple[int, int]], dtype: Any, outside: float) -> tuple[Any, Any]:
-    """x in a buffer with a border of zeros and with `outside` all around; the buffer, and x within it."""
-    around = [(1, 1), *border, (0, 0)]
-    inner = np.pad(x, [(0, 0), *border, (0, 0)])
-    buffer = np.full((x.shape[0] + 2, *inner.shape[1:]), outside, dtype)
-    buffer[1:-1] = inner
-    view = buffer[tuple(slice(low, low + n) for (low, _), n in zip(around, x.shape, strict=True))]
-    return buffer, view
-
-
-def strides(view: Any) -> tuple[int, ...]:
-    return tuple(s // view.itemsize for s in view.strides[:-1])
+    inside = [parts.itemsize * step for step in (*apart, *(steps or dense))]
+    total = np.lib.stride_tricks.as_strided(parts, (*sizes, *c.shape), inside).sum(tuple(range(len(found))))
+    c[...] = bits(total) if c.dtype == np.uint16 else total
 
 
 def check(spec: ConvSpec, n: int, cin: int, cout: int, kind: str, isa: Any) -> None:
+    """Every form of every face. In bfloat16, so are the numbers, which leaves sums, and the rounding of results."""
     rng = np.random.default_rng(0)
-    dtype, tolerance = DTYPES[kind], 2e-5 if kind == "float" else 1e-12
+    half = "bfloat" if kind == "bfloat" else ""
+    sums = "float" if half else kind
+    tolerance = {"float": 2e-4, "double": 1e-11}[sums]
 
     def draw(*shape: int) -> Any:
-        return np.asarray(rng.standard_normal(shape), dtype)
+        return values(stored(rng.standard_normal(shape), kind))
+
+    def close(found: Any, expected: Any) -> None:
+        step = 2**-8 if found.dtype == np.uint16 else 0  # of a bfloat16
+        error = np.abs(values(found) - expected) - step * np.abs(expected)
+        assert error.max() <= tolerance * (np.abs(expected).max() + 1)
 
     x, g, w = draw(n, *spec.input, cin), draw(n, *spec.output, cout), draw(*spec.kernel, cin // spec.groups, cout)
-    wide = [v.astype(np.float64) for v in (x, w, g)]
     none = [(0, 0)] * spec.rank
-    _, gv = framed(g, none, dtype, np.nan)
-    weights = np.full(w.size + 64, np.nan, dtype)
+    _, gv = framed(g, none, kind, np.nan)
+    weights = np.full(w.size + 64, np.nan, DTYPES[sums])
     weights[32:-32] = w.ravel()
     wp = weights[32:].ctypes.data
 
-    def close(found: Any, expected: Any) -> None:
-        scale = np.abs(expected).max() + 1
-        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale * 8)
-
-    _, xv = framed(x, convolution.border("conv", spec), dtype, np.nan)
-    buffer, y = framed(np.full_like(g, np.nan), none, dtype, CANARY)
-    face = convolution.forward(spec, cin, cout, strides(xv), strides(y), kind)
+    _, xv = framed(x, convolution.border("conv", spec), kind, np.nan)
+    buffer, y = framed(np.full_like(g, np.nan), none, kind, CANARY)
+    face = convolution.forward(spec, cin, cout, strides(xv), strides(y), sums)
+    face = replace(face, stored=(half, "", half))
     for way in each_form(face, isa):
-        y[...] = np.nan
+        y[...] = stored(np.nan, kind)
         run(face, isa, xv.ctypes.data, wp, y, n, way)
-        close(y, conv_define(wide[0], wide[1], spec))
-        assert (buffer == CANARY).sum() == buffer.size - y.size
+        close(y, conv_define(x, w, spec))
+        assert untouched(buffer) == buffer.size - y.size
 
-    face = convolution.weight_grad(spec, cin, cout, strides(xv), strides(gv), kind)
+    face = convolution.weight_grad(spec, cin, cout, strides(xv), strides(gv), sums)
+    face = replace(face, stored=(half, half, ""))
+    expected = weight_grad_define(x, g, spec)
     for way in each_form(face, isa):
-        dw = np.full(w.shape, CANARY, dtype)
+        dw = np.full(w.shape, CANARY, DTYPES[sums])
         run(face, isa, xv.ctypes.data, gv.ctypes.data, dw, n, way)
-        close(dw, weight_grad_define(wide[0], wide[2], spec))
+        close(dw, expected)
+    if half:
+        dw = np.full(w.shape, CANARY, DTYPES[sums])
+        work = direct(face, isa, n, lambda own: None)
+        found = frames.run(work.stages, work.memory, isa, a=xv, b=gv, c=dw)
+        if work.parts:
+            added(dw, found["partial"], work.parts, work.strides)
+        close(dw, expected)
 
-    _, gv = framed(g, convolution.border("conv_input_grad", spec), dtype, np.nan)
-    buffer, dx = framed(np.full_like(x, np.nan), none, dtype, CANARY)
-    sectors = convolution.input_grad(spec, cin, cout, strides(gv), strides(dx), kind)
+    _, gv = framed(g, convolution.border("conv_input_grad", spec), kind, np.nan)
+    buffer, dx = framed(np.full_like(x, np.nan), none, kind, CANARY)
+    sectors = [
+        replace(face, stored=(half, "", half))
+        for face in convolution.input_grad(spec, cin, cout, strides(gv), strides(dx), sums)
+    ]
     for chosen in itertools.zip_longest(*(each_form(face, isa) for face in sectors)):
-        dx[...] = np.nan
+        dx[...] = stored(np.nan, kind)
         for face, some in zip(sectors, chosen, strict=True):
             run(face, isa, gv.ctypes.data, wp, dx, n, some)
-        close(dx, input_grad_define(wide[1], wide[2], spec))
-        assert (buffer == CANARY).sum() == buffer.size - dx.size
+        close(dx, input_grad_define(w, g, spec))
+        assert untouched(buffer) == buffer.size - dx.size
 
 
 def problem(*numbers: int) -> tuple[ConvSpec, int, int, int]:
@@ -263,3 +260,17 @@ def problems(draw: Any) -> tuple[ConvSpec, int, int, int]:
 @given(found=problems(), kind=st.sampled_from(["float", "double"]))
 def test_any_spec(isa: Any, found: tuple[ConvSpec, int, int, int], kind: str) -> None:
     check(*found, kind, isa)
+
+
+@pytest.mark.parametrize("isa", HALVES_HERE, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("numbers", PROBLEMS, ids=str)
+def test_problems_in_bfloat16(numbers: tuple[int, ...], isa: Any) -> None:
+    spec, n, c, k = problem(*numbers)
+    check(spec, n, c, k, "bfloat", isa)
+
+
+@pytest.mark.parametrize("isa", HALVES_HERE, ids=lambda isa: isa.name)
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(found=problems())
+def test_any_spec_in_bfloat16(isa: Any, found: tuple[ConvSpec, int, int, int]) -> None:
+    check(*found, "bfloat", isa)

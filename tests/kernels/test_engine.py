@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from frames import HALVES_HERE
 
 import juanji as jj
 from juanji.errors import NonFiniteError, TraceError
@@ -456,7 +457,7 @@ import numpy as np
 import juanji as jj
 net = jj.models.create("lenet5", input_size=20, seed=1)
 optimiser = jj.optim.Adam(net, 0.001)
-@jj.compile
+@jj.compile(precision=sys.argv[2])
 def step(x, y):
     loss, grads = jj.value_and_grad(lambda m: jj.cross_entropy(m(x), y))(net)
     optimiser.update(net, grads)
@@ -469,11 +470,12 @@ np.savez(sys.argv[1], loss=loss.array, llvmlite="llvmlite" in sys.modules, **cel
 """
 
 
-def in_process(folder, **settings):
+def in_process(folder, precision="float32", **settings):
     """Everything after three steps in a process with these settings."""
     target = folder / f"{'-'.join(map(str, settings.values()))}.npz"
     environment = {k: v for k, v in os.environ.items() if k not in ("JUANJI_ISA", "JUANJI_BACKEND", "JUANJI_THREADS")}
-    subprocess.run([sys.executable, "-c", STEP, str(target)], env=environment | settings, check=True)
+    command = [sys.executable, "-c", STEP, str(target), precision]
+    subprocess.run(command, env=environment | settings, check=True)
     return dict(np.load(target))
 
 
@@ -482,11 +484,12 @@ def reference(tmp_path_factory):
     return in_process(tmp_path_factory.mktemp("reference"), JUANJI_THREADS="1")
 
 
-@pytest.mark.parametrize("threads", ["1", "2", "3", "7"])
-def test_same_bits_for_every_number_of_threads(threads, reference, tmp_path):
-    found = in_process(tmp_path, JUANJI_THREADS=threads)
-    for name, want in reference.items():
-        np.testing.assert_array_equal(found[name], want, err_msg=name)
+@pytest.mark.parametrize("precision", ["float32", *["bfloat16"] * bool(HALVES_HERE)])
+def test_same_bits_for_every_number_of_threads(precision, tmp_path):
+    one, *others = (in_process(tmp_path, precision, JUANJI_THREADS=threads) for threads in "1237")
+    for found in others:
+        for name, want in one.items():
+            np.testing.assert_array_equal(found[name], want, err_msg=name)
 
 
 def runnable():

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from frames import HALVES_HERE
 
 import juanji as jj
 from juanji.engine import remake
@@ -12,7 +13,7 @@ from juanji.engine.calls import FLAG
 RNG = np.random.default_rng(0)
 
 
-def network(name, **options):
+def network(name, precision="float32", **options):
     """A compiled training step, its arguments, and what keeps state."""
     net = jj.models.create(name, seed=1, **options)
     optimiser = jj.optim.SGD(net, 0.01, momentum=0.9)
@@ -27,7 +28,7 @@ def network(name, **options):
         return jj.cross_entropy(logits, y), logits
 
     x = RNG.normal(size=(5, *net.config["input_size"], net.config["in_channels"])).astype(np.float32)
-    return jj.compile(step), (x, np.arange(5)), (net, optimiser)
+    return jj.compile(step, precision=precision), (x, np.arange(5)), (net, optimiser)
 
 
 def pooled():
@@ -87,6 +88,10 @@ def remade():
     return function, args, owners
 
 
+def halves():
+    return network("resnet18", "bfloat16", stem="small", channels=(16, 64), blocks=(1, 1), input_size=17)
+
+
 CASES = {
     "evaluation": evaluation,
     "lenet5": lambda: network("lenet5", input_size=20),
@@ -94,6 +99,7 @@ CASES = {
     "resnet18": lambda: network("resnet18", stem="small", channels=(4, 8), blocks=(1, 1), input_size=9),
     "vgg11_bn": lambda: network("vgg11_bn", stages=((4,), (8,)), pooled=3, hidden=(6,), input_size=11),
     "remade": remade,
+    **({"bfloat16": halves} if HALVES_HERE else {}),
     "pooled": pooled,
     "wide": wide,
 }

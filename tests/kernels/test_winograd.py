@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import frames
 import numpy as np
 import pytest
+from frames import CANARY, HALVES_HERE, HERE, framed, stored, strides, untouched, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import juanji as jj
 from juanji.errors import ArgumentError, UnknownNameError
-from juanji.kernels import choice, convolution, machine
+from juanji.kernels import choice, convolution
 from juanji.kernels.contraction import Contraction
+from juanji.kernels.convolution import border
 from juanji.kernels.cooktoom import POINTS, algorithm, product, transposed
 from juanji.kernels.isa import ISAS
-from juanji.kernels.machine import Kernel
 from juanji.kernels.text import Text, Value
 from juanji.kernels.winograd import Outputs, Weights, Winograd
 from juanji.ops.conv import conv_define, input_grad_define, weight_grad_define
 from juanji.ops.convspec import ConvSpec
 
-HERE = [isa for isa in ISAS.values() if not isa.missing()]
-CANARY, ACCURACY = -7777.0, 4e-5
+ACCURACY, HALF_ACCURACY = 4e-5, 5e-2  # of the largest value
 
 
 @pytest.mark.parametrize("products", [n for n in POINTS if n > 1])
@@ -52,70 +53,58 @@ def test_pairs_of_points_share_their_arithmetic(name: str, operations: int) -> N
     assert len(t.lines) == operations
 
 
-def framed(x: Any, border: list[tuple[int, int]], outside: float) -> tuple[Any, Any]:
-    """x in a buffer with a border of zeros and with `outside` all around; the buffer, and x within it."""
-    inner = np.pad(x, [(0, 0), *border, (0, 0)])
-    buffer = np.full((x.shape[0] + 2, *inner.shape[1:]), outside, np.float32)
-    buffer[1:-1] = inner
-    around = [(1, 1), *border, (0, 0)]
-    return buffer, buffer[tuple(slice(low, low + n) for (low, _), n in zip(around, x.shape, strict=True))]
-
-
-def strides(view: Any) -> tuple[int, ...]:
-    return tuple(s // view.itemsize for s in view.strides[:-1])
-
-
 def run(way: Winograd, **operands: Any) -> None:
-    """All stages, every task by one of two threads, in memory that is NaN wherever nothing was written."""
-    memory = {name: np.full(2 * size + 64, np.nan, np.float32) for name, size in way.memory().items()}
-    memory |= operands
-    for stage in way.stages(lambda count: None):
-        (address,) = machine.addresses([Kernel.of(stage.text, way.isa)], way.isa)
-        slots = [memory[slot].ctypes.data if isinstance(slot, str) else slot for slot in stage.slots]
-        table = np.array(slots, np.int64)
-        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)(address)
-        for task in reversed(range(stage.tasks)):
-            function(table.ctypes.data, task, task + 1, task % 2)
+    frames.run(way.stages(lambda count: None), way.memory(), way.isa, **operands)
 
 
-def close(found: Any, expected: Any) -> None:
-    assert np.abs(found - expected).max() <= ACCURACY * max(np.abs(expected).max(), 1e-3)
+def close(found: Any, expected: Any, accuracy: float = ACCURACY) -> None:
+    assert np.abs(found - expected).max() <= accuracy * max(np.abs(expected).max(), 1e-3)
 
 
-def faces(spec: ConvSpec, n: int, cin: int, cout: int) -> Any:
+def faces(spec: ConvSpec, n: int, cin: int, cout: int, kind: str) -> Any:
     """Each face with its operands, its result between canaries, and what that should be."""
     rng = np.random.default_rng(0)
     shapes = (n, *spec.input, cin), (*spec.kernel, cin, cout), (n, *spec.output, cout)
-    x, w, g = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
-    wide, none = [v.astype(np.float64) for v in (x, w, g)], [(0, 0)] * spec.rank
-    xv, gv = (framed(v, convolution.border(face, spec), np.nan)[1] for v, face in ((x, "conv"), (g, "conv_input_grad")))
-    (yb, y), (dxb, dx), (_, plain) = (
-        framed(v, none, outside) for v, outside in ((g, CANARY), (x, CANARY), (g, np.nan))
-    )
+    x, w, g = (values(stored(rng.standard_normal(shape), kind)) for shape in shapes)
+    none, weights = [(0, 0)] * spec.rank, stored(w, "float")
+    halves = ("bfloat", "bfloat") if kind == "bfloat" else ("", "")
+    xv, gv = (framed(v, border(face, spec), kind, np.nan)[1] for v, face in ((x, "conv"), (g, "conv_input_grad")))
+    (yb, y), (dxb, dx) = (framed(v, none, "float", CANARY) for v in (g, x))
+    _, plain = framed(g, none, kind, np.nan)
     dw = np.full(w.shape, np.nan, np.float32)
     forward = convolution.forward(spec, cin, cout, strides(xv), strides(y))
-    yield forward, {"a": xv, "b": w, "c": y}, (yb, y), conv_define(wide[0], wide[1], spec)
+    yield replace(forward, stored=(halves[0], "", "")), (xv, weights, y), yb, conv_define(x, w, spec)
     (backward,) = convolution.input_grad(spec, cin, cout, strides(gv), strides(dx))
-    yield backward, {"a": gv, "b": w, "c": dx}, (dxb, dx), input_grad_define(wide[1], wide[2], spec)
+    yield replace(backward, stored=(halves[0], "", "")), (gv, weights, dx), dxb, input_grad_define(w, g, spec)
     gradient = convolution.weight_grad(spec, cin, cout, strides(xv), strides(plain))
-    yield gradient, {"a": xv, "b": plain, "c": dw}, (dw, dw), weight_grad_define(wide[0], wide[2], spec)
+    yield replace(gradient, stored=(*halves, "")), (xv, plain, dw), dw, weight_grad_define(x, g, spec)
 
 
-def check(spec: ConvSpec, n: int, cin: int, cout: int, products: int, tiles: int, strips: int, isa: Any) -> None:
+def variants(problem: Contraction, *known: Any, strips: int, half: bool) -> Iterator[Winograd]:
+    """In one kernel and in stages; all products in bfloat16 too, where that can be."""
+    for together in (strips, 0):
+        way: Winograd
+        if problem.sums_batch:
+            way = Weights(problem, *known, together, 2 if together else 1)
+        else:
+            way = Outputs(problem, *known, together)
+        yield way
+        if half and choice.even(way):
+            yield replace(way, pair=True)
+
+
+def check(
+    spec: ConvSpec, n: int, cin: int, cout: int, products: int, tiles: int, strips: int, isa: Any, kind: str = "float"
+) -> None:
     found = choice.algorithms(spec.kernel, products)
     assert found
-    for contraction, operands, (buffer, result), expected in faces(spec, n, cin, cout):
-        problem = replace(contraction.upward(), windows=(), scattered=None)
-        for together in (strips, 0):
-            way: Winograd
-            if problem.sums_batch:
-                way = Weights(problem, found, isa, n, tiles, together, 2 if together else 1)
-            else:
-                way = Outputs(problem, found, isa, n, tiles, together)
+    for contraction, operands, buffer, expected in faces(spec, n, cin, cout, kind):
+        problem, result = replace(contraction.upward(), windows=(), scattered=None), operands[-1]
+        for way in variants(problem, found, isa, n, tiles, strips=strips, half=kind == "bfloat"):
             result[...] = np.nan
-            run(way, **operands)
-            close(result, expected)
-            assert (buffer == CANARY).sum() == buffer.size - result.size
+            run(way, **dict(zip("abc", operands, strict=True)))
+            close(result, expected, HALF_ACCURACY if way.pair else ACCURACY)
+            assert untouched(buffer) == buffer.size - result.size
 
 
 PROBLEMS = [  # images, size, kernel, padding, channels in and out, products
@@ -144,6 +133,13 @@ def test_problems(problem: Any, isa: Any) -> None:
     check(specification(size, kernel, padding), n, cin, cout, products, 5, 3, isa)
 
 
+@pytest.mark.parametrize("isa", HALVES_HERE, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+def test_problems_in_bfloat16(problem: Any, isa: Any) -> None:
+    n, size, kernel, padding, cin, cout, products = problem
+    check(specification(size, kernel, padding), n, cin, cout, products, 6, 3, isa, "bfloat")
+
+
 @st.composite
 def problems(draw: Any) -> tuple[Any, ...]:
     rank, products = draw(st.sampled_from([(1, 6), (1, 4), (2, 6), (2, 4), (3, 4)]))
@@ -164,6 +160,13 @@ def problems(draw: Any) -> tuple[Any, ...]:
 @given(found=problems(), tiles=st.integers(1, 14), strips=st.integers(1, 6))
 def test_any_problem(isa: Any, found: Any, tiles: int, strips: int) -> None:
     check(*found, tiles, strips, isa)
+
+
+@pytest.mark.parametrize("isa", HALVES_HERE, ids=lambda isa: isa.name)
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(found=problems(), tiles=st.integers(1, 14), strips=st.integers(1, 6))
+def test_any_problem_in_bfloat16(isa: Any, found: Any, tiles: int, strips: int) -> None:
+    check(*found, tiles, strips, isa, "bfloat")
 
 
 # Choosing
