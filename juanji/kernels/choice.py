@@ -19,9 +19,9 @@ from juanji.kernels.winograd import Outputs, Weights, Winograd
 WORTHWHILE = 0.9  # of the cycles of direct convolution at most
 LATENCY = 2.0  # transforms wait for memory: by so much they take longer than their instructions
 CACHE = 32 << 20  # bytes that the last cache may hold
-NEAR, FAR = 16, 5  # bytes that a thread moves in a cycle, to and from the last cache and the memory behind it
+NEAR, FAR = 16, 12  # bytes that a thread moves in a cycle, to and from the last cache and the memory behind it
 TOGETHER = 64  # tiles that are worked through together, so that transformed weights are read seldom
-ROWS = 14  # tiles of a block at most: so many rows by two vectors fit the registers
+ROWS, PAIR_ROWS = 14, 16  # tiles of a block at most: as many rows by two vectors as fit the registers; some by four
 TASKS = 8  # that one kernel for all stages has to have
 CHUNKS = 16  # of a weight gradient in which every task has sums of its own
 
@@ -72,9 +72,8 @@ def candidates(contraction: Contraction, isa: ISA, batch: int, pair: bool = Fals
     sizes = [d.size for d in axes(problem)[0]]
     found = [each for n in POINTS if n > 1 and (each := algorithms(sizes, n))]
     make = weights if problem.sums_batch else outputs
-    ways = [way for each in found for way in make(problem, each, isa, batch)]
-    ways += [replace(way, pair=True) for way in ways if pair and even(way)]
-    return sorted(((cycles(way), way) for way in ways), key=lambda way: way[0])
+    ways = [way for each in found for pairs in {False, pair} for way in make(problem, each, isa, batch, pairs)]
+    return sorted(((cycles(way), way) for way in ways if not way.pair or even(way)), key=lambda way: way[0])
 
 
 def even(way: Winograd) -> bool:
@@ -94,19 +93,19 @@ def best(contraction: Contraction, isa: ISA, batch: int, pair: bool = False) -> 
     return found[0][1] if found[0][0] < WORTHWHILE * direct else None
 
 
-def outputs(problem: Contraction, found: tuple[Algorithm, ...], isa: ISA, batch: int) -> Iterator[Outputs]:
+def outputs(problem: Contraction, found: tuple[Algorithm, ...], isa: ISA, batch: int, pair: bool) -> Iterator[Outputs]:
     """In stages, and in one kernel if that has enough tasks."""
-    first = Outputs(problem, found, isa, batch, 1, 0)
-    width, total = first.tiling.width, first.total
+    first = Outputs(problem, found, isa, batch, 1, 0, pair=pair)
+    width, total, rows = first.tiling.width, first.total, PAIR_ROWS if pair else ROWS
     for strips in (max(1, TOGETHER // width), 0):
         tiles = min(width * (strips or total), TOGETHER)
         if strips * TASKS <= total:
-            yield replace(first, tiles=-(-tiles // -(-tiles // ROWS)), strips=strips)
+            yield replace(first, tiles=-(-tiles // -(-tiles // rows)), strips=strips)
 
 
-def weights(problem: Contraction, found: tuple[Algorithm, ...], isa: ISA, batch: int) -> Iterator[Weights]:
-    """In stages, and in one kernel for the first of them."""
-    first = Weights(problem, found, isa, batch, 1, 0)
+def weights(problem: Contraction, found: tuple[Algorithm, ...], isa: ISA, batch: int, pair: bool) -> Iterator[Weights]:
+    """In stages, and in one kernel."""
+    first = Weights(problem, found, isa, batch, 1, 0, pair=pair)
     strips = max(1, TOGETHER // first.tiling.width)
     tiles = first.tiling.width * min(strips, first.total)
     yield replace(first, tiles=tiles)
