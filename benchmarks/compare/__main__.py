@@ -49,8 +49,12 @@ class Bench:
             rows = {each.name: measure.first_steps(each, self.threads, cases.STEP) for each in frameworks}
             yield report.section(f"First step, {STEP}, s", ["cold cache", "warm cache"], rows, scale=1)
         if self.is_wanted("memory"):
-            rows = {each.name: [measure.alone(each, self.threads, "memory", cases.STEP)] for each in frameworks}
-            yield report.section(f"Peak memory of the process, {STEP}", ["MiB"], rows, scale=2**-20)
+            peaks = {
+                each.name: [measure.alone(one, self.threads, "memory", cases.STEP) for one in (each, bfloat16)]
+                for each, bfloat16 in zip(frameworks, cases.in_bfloat16(*frameworks), strict=True)
+            }
+            columns = ["float32", "bfloat16"]
+            yield report.section(f"Peak memory of the process, {STEP}, MiB", columns, peaks, scale=2**-20)
         if self.is_wanted("threads"):
             times = measure.scaling(frameworks[:2], cases.STEP, self.repetitions)
             rows = {each.name: row for each, row in zip(frameworks, times, strict=False)}
@@ -59,6 +63,8 @@ class Bench:
     def sections(self) -> Iterator[str]:
         yield from self.networks("Training steps", cases.TRAINING, cases.TRAINING_CASES)
         yield from self.networks("Inference", cases.INFERENCE, cases.INFERENCE_CASES)
+        yield from self.networks("Training steps in bfloat16", cases.TRAINING_BFLOAT16, cases.BFLOAT16_TRAINING)
+        yield from self.networks("Inference in bfloat16", cases.INFERENCE_BFLOAT16, cases.BFLOAT16_INFERENCE)
         yield from self.layers("Single layers", "layers", self.quick)
         yield from self.layers("Single layers with AVX2 only", "avx2", True, **AVX2)
         yield from self.one_step()

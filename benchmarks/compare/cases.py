@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -50,6 +50,14 @@ INFERENCE = [
 ]
 LAYER = [JUANJI, TORCH]
 
+
+def in_bfloat16(*configurations: Configuration) -> list[Configuration]:
+    return [replace(each, settings={**each.settings, "precision": "bfloat16"}) for each in configurations]
+
+
+TRAINING_BFLOAT16 = in_bfloat16(JUANJI, TORCH, TRAINING[3], COMPILED)
+INFERENCE_BFLOAT16 = in_bfloat16(JUANJI, INFERENCE[2], TORCH)
+
 SMALL_STEM = {"stem": "small"}
 TRAINING_CASES = [
     Case("train lenet5 b64", "train", "lenet5", 64, 28, 1),
@@ -58,6 +66,7 @@ TRAINING_CASES = [
     Case("train resnet18 32x32 b128", "train", "resnet18", 128, 32, options=SMALL_STEM),
     Case("train resnet18 224x224 b32", "train", "resnet18", 32, 224),
     Case("train vgg11_bn 64x64 b32", "train", "vgg11_bn", 32, 64, options={"pooled": 1, "hidden": ()}),
+    Case("train vgg16 224x224 b8", "train", "vgg16", 8, 224),
 ]
 INFERENCE_CASES = [
     Case("infer lenet5 b1", "infer", "lenet5", 1, 28, 1),
@@ -65,6 +74,7 @@ INFERENCE_CASES = [
     Case("infer resnet18 224x224 b32", "infer", "resnet18", 32, 224),
 ]
 STEP = TRAINING_CASES[3]
+BFLOAT16_TRAINING, BFLOAT16_INFERENCE = TRAINING_CASES[3:5], INFERENCE_CASES[2:]
 
 LAYERS = {
     "ResNet-18": """

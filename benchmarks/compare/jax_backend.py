@@ -1,4 +1,7 @@
-"""JAX: a jitted training step over lax.conv, channels last, without running statistics, which favours it a little."""
+"""JAX: a jitted training step over lax.conv, channels last.
+
+It keeps no running statistics and drops nothing out, which favours it a little.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def create(case: dict[str, Any]) -> Any:
     return model
 
 
-def train(case: dict[str, Any]) -> Run:
+def train(case: dict[str, Any], **options: Any) -> Run:
     x, y = data.batch(case)
     model = create(case)
     opt = jj.optim.SGD(model, data.RATE, data.MOMENTUM, weight_decay=data.DECAY)
@@ -40,13 +40,13 @@ def train(case: dict[str, Any]) -> Run:
         opt.update(model, grads)
         return loss
 
-    compiled = jj.compile(step)
+    compiled = jj.compile(step, **options)
     return lambda: np.asarray(compiled(x, y))
 
 
-def infer(case: dict[str, Any]) -> Run:
+def infer(case: dict[str, Any], **options: Any) -> Run:
     x, _ = data.batch(case)
-    compiled = jj.compile(create(case).eval())
+    compiled = jj.compile(create(case).eval(), **options)
     return lambda: np.asarray(compiled(x))
 
 
@@ -67,4 +67,5 @@ def layer(case: dict[str, Any]) -> Run:
 
 def prepare(case: dict[str, Any], settings: dict[str, Any]) -> Run:
     """The case as a function without arguments. JUANJI_THREADS says how many threads."""
-    return {"train": train, "infer": infer, "layer": layer}[case["kind"]](case)
+    options = {name: value for name, value in settings.items() if name != "threads"}
+    return {"train": train, "infer": infer, "layer": layer}[case["kind"]](case, **options)

@@ -3,7 +3,8 @@
 They do what juanji's models of those names do, in the same order. A layer is a name and its arguments:
 
     ("conv", in, out, size, stride, padding, bias)   ("norm", channels)   ("relu",)   ("maxpool", size, stride, padding)
-    ("meanpool",) over all places   ("flatten",)   ("dense", in, out)   ("residual", body, shortcut) and a ReLU
+    ("meanpool",) over all places   ("flatten",)   ("dense", in, out)   ("dropout", probability)
+    ("residual", body, shortcut) and a ReLU
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 
 Layers = list[tuple[Any, ...]]
 CLASSES = 10
-VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+VGG = {"vgg11_bn": (1, 1, 2, 2, 2), "vgg16": (2, 2, 3, 3, 3)}
+HIDDEN = (4096, 4096)
+DROPOUT = 0.5
 
 
 def convnet(c: int, size: int, channels: Sequence[int], hidden: Sequence[int], same_first: bool) -> Layers:
@@ -43,14 +46,19 @@ def resnet18(c: int, stem: str = "large") -> Layers:
     return [*layers, ("meanpool",), ("flatten",), ("dense", 512, CLASSES)]
 
 
-def vgg11_bn(c: int, pooled: int, hidden: Sequence[int]) -> Layers:
+def vgg(name: str, c: int, size: int, pooled: int = 7, hidden: Sequence[int] = HIDDEN) -> Layers:
+    """Of the published size, whose pooled features are there already, or pooled to one place."""
     layers: Layers = []
-    for widths in VGG11:
-        for m in widths:
-            layers += [("conv", c, m, 3, 1, 1, True), ("norm", m), ("relu",)]
+    for m, convolutions in zip((64, 128, 256, 512, 512), VGG[name], strict=True):
+        for _ in range(convolutions):
+            layers += [("conv", c, m, 3, 1, 1, True), *[("norm", m)] * name.endswith("bn"), ("relu",)]
             c = m
         layers.append(("maxpool", 2, 2, 0))
-    return [*layers, ("meanpool",), ("flatten",), ("dense", c, CLASSES)]
+    assert pooled in (1, size // 32)
+    layers += [*[("meanpool",)] * (pooled == 1), ("flatten",)]
+    for n, m in itertools.pairwise([c * pooled**2, *hidden]):
+        layers += [("dense", n, m), ("relu",), ("dropout", DROPOUT)]
+    return [*layers, ("dense", hidden[-1] if hidden else c * pooled**2, CLASSES)]
 
 
 def network(case: dict[str, Any]) -> Layers:
@@ -60,4 +68,4 @@ def network(case: dict[str, Any]) -> Layers:
         return convnet(c, size, (6, 16), (120, 84), same_first=True)
     if case["model"] == "cnn_small":
         return convnet(c, size, (8, 16), (128,), same_first=False)
-    return resnet18(c, **options) if case["model"] == "resnet18" else vgg11_bn(c, **options)
+    return resnet18(c, **options) if case["model"] == "resnet18" else vgg(case["model"], c, size, **options)

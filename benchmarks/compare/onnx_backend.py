@@ -39,6 +39,8 @@ class Builder:
 
     def convert(self, module: Any, x: str) -> str:
         match module:
+            case nn.Dropout():
+                return x
             case nn.Sequential():
                 for child in module:
                     x = self.convert(child, x)
@@ -71,19 +73,23 @@ def model_of(net: nn.Module, shape: tuple[int, ...]) -> bytes:
     return model.SerializeToString()
 
 
-def with_onnxruntime(model: bytes, x: data.Array, threads: int) -> Run:
+def with_onnxruntime(model: bytes, x: data.Array, settings: dict[str, Any]) -> Run:
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = settings["threads"], 1
     session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"x": x})
 
 
-def with_openvino(model: bytes, x: data.Array, threads: int) -> Run:
+def with_openvino(model: bytes, x: data.Array, settings: dict[str, Any]) -> Run:
     core = importlib.import_module("openvino").Core()
-    # In float32: by itself it takes bfloat16 on processors that have it.
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
+    hints = {
+        "INFERENCE_NUM_THREADS": settings["threads"],
+        "PERFORMANCE_HINT": "LATENCY",
+        # By itself it takes bfloat16 on processors that have it.
+        "INFERENCE_PRECISION_HINT": "bf16" if settings.get("precision") == "bfloat16" else "f32",
+    }
+    request = core.compile_model(core.read_model(model), "CPU", hints).create_infer_request()
     return lambda: request.infer({0: x}, share_inputs=True, share_outputs=True)
 
 
@@ -93,4 +99,4 @@ def prepare(case: dict[str, Any], settings: dict[str, Any]) -> Run:
     x = np.ascontiguousarray(data.batch(case)[0].transpose(0, 3, 1, 2))
     net = build(network(case)).eval()
     run = with_onnxruntime if settings["runtime"] == "onnxruntime" else with_openvino
-    return run(model_of(net, x.shape), x, settings["threads"])
+    return run(model_of(net, x.shape), x, settings)

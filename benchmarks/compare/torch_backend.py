@@ -1,4 +1,4 @@
-"""PyTorch: eager or compiled, channels first or last."""
+"""PyTorch: eager or compiled, channels first or last, in float32 or with autocast to bfloat16."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ MAKERS: dict[str, Callable[..., nn.Module]] = {
     "meanpool": lambda: nn.AdaptiveAvgPool2d(1),
     "flatten": nn.Flatten,
     "dense": nn.Linear,
+    "dropout": nn.Dropout,
     "residual": Residual,
 }
 
@@ -50,6 +51,10 @@ def placed(net: nn.Module, settings: dict[str, Any]) -> nn.Module:
     return net.to(memory_format=torch.channels_last) if settings.get("channels_last") else net  # type: ignore[call-overload]
 
 
+def precision(settings: dict[str, Any]) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=settings.get("precision") == "bfloat16")
+
+
 def train(case: dict[str, Any], settings: dict[str, Any]) -> Run:
     x, y = data.batch(case)
     tx, ty = images(x, settings), torch.from_numpy(y)
@@ -60,7 +65,8 @@ def train(case: dict[str, Any], settings: dict[str, Any]) -> Run:
     )
 
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return nn.functional.cross_entropy(net(x), y)
+        with precision(settings):
+            return nn.functional.cross_entropy(net(x), y)
 
     loss = torch.compile(loss_of) if settings.get("compile") else loss_of
 
@@ -78,7 +84,8 @@ def infer(case: dict[str, Any], settings: dict[str, Any]) -> Run:
 
     @torch.inference_mode()
     def run() -> None:
-        net(x)
+        with precision(settings):
+            net(x)
 
     return run
 

@@ -22,6 +22,7 @@ from juanji.tensor import Tensor
 Rule = Callable[["Simplifier", Node], "Tensor | Node | None"]
 RULES: dict[str, list[Rule]] = {}
 LARGE = 1 << 16  # elements that are not read twice without need
+FEW = 64  # samples
 
 
 @dataclass
@@ -50,6 +51,9 @@ def simplify(graph: Graph) -> Program:
     outputs = [x for x in tree.leaves(graph.outputs) if is_tensor(x)]
     nodes = list(opened(graph.nodes, {id(x) for x in (*outputs, *graph.writes.values())}))
     simplifier = Simplifier()
+    simplifier.uses.update(id(x) for node in nodes for x in node.inputs)
+    simplifier.uses.update(id(x) for x in (*outputs, *graph.writes.values()))
+    simplifier.trained.update(id(x) for cell, x in graph.cells.items() if cell in graph.writes)
     for node in nodes:
         simplifier.add(node)
     new = simplifier.of
@@ -136,9 +140,15 @@ def narrowed(nodes: list[Node], wanted: set[int]) -> list[Node]:
 
 
 class Simplifier:
-    """Nodes so far, each simplified when it came, and what replaces which tensor."""
+    """Nodes so far, each simplified when it came, and what replaces which tensor.
+
+    uses     how often the graph uses a tensor
+    trained  values of cells that get others
+    """
 
     def __init__(self) -> None:
+        self.uses = Counter[int]()
+        self.trained = set[int]()
         self.nodes: list[Node] = []
         self.producers: dict[int, Node] = {}
         self.replaced: dict[int, Tensor] = {}
@@ -282,6 +292,42 @@ def transpose_twice(s: Simplifier, node: Node) -> Node | None:
         return None
     axes = tuple(before.attrs["axes"][a] for a in node.attrs["axes"])
     return again(node, *before.inputs, axes=axes)
+
+
+@rule("transpose")
+def transpose_of_product(s: Simplifier, node: Node) -> Node | None:
+    """(Xᵀ·G)ᵀ = Gᵀ·X: a weight gradient lies in memory as its weights do."""
+    product = s.producer(node.inputs[0], "matmul")
+    if product is None or s.uses[id(node.inputs[0])] > 1 or not swaps(node):
+        return None
+    left, right = product.inputs
+    if not (turned := s.producer(left, "transpose")) or not swaps(turned):
+        return None
+    return Node(product.record, (swapped(s, right), *turned.inputs), {}, node.outputs, product.path)
+
+
+@rule("matmul")
+def product_of_few(s: Simplifier, node: Node) -> Tensor | None:
+    """X·Wᵀ = (W·Xᵀ)ᵀ: few samples are put into the order of the vectors sooner than weights that change every step."""
+    x, turned = node.inputs
+    before = s.producer(turned, "transpose")
+    if x.ndim != 2 or x.shape[0] > FEW or before is None or not swaps(before):
+        return None
+    (w,) = before.inputs
+    if id(w) not in s.trained or w.size < LARGE:
+        return None
+    return swapped(s, s.step("matmul", w, swapped(s, x), path=node.path))
+
+
+def swaps(node: Node) -> bool:
+    """Whether a transpose swaps the last two axes."""
+    *others, m, n = node.attrs["axes"]
+    return (*others, n, m) == tuple(range(len(others) + 2))
+
+
+def swapped(s: Simplifier, x: Tensor) -> Tensor:
+    axes = (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2)
+    return s.step("transpose", x, axes=axes)
 
 
 @rule("transpose")

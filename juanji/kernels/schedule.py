@@ -155,7 +155,7 @@ def parts(n: int, most: int) -> list[int]:
 
 def completed(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int) -> Schedule:
     """The schedule of a tile: everything that follows from it."""
-    packed = worth_packing(contraction, vectors * isa.lanes(contraction.kind))
+    packed = worth_packing(contraction, box, vectors * isa.lanes(contraction.kind))
     cycles = cost(contraction, isa, box, vectors)
     if contraction.sums_batch:
         cycles, row_group, lane_group = weight_groups(contraction, isa, box, vectors, cycles)
@@ -167,12 +167,14 @@ def completed(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors:
     return Schedule(box, vectors, packed, lanes_first, row_group, lane_group, blocks, isa.width, cycles)
 
 
-def worth_packing(contraction: Contraction, width: int) -> bool:
+def worth_packing(contraction: Contraction, box: tuple[int, ...], width: int) -> bool:
     """B is copied if its lanes are apart; also if tiles would pick from afar what they use again and again."""
     if contraction.shared or contraction.halves:
         return True
     if contraction.lanes.b != 1:
         return not contraction.sums_batch or contraction.lanes.size > 1
+    if not contraction.outer and box == tuple(d.size for d in contraction.rows):
+        return False  # there is one tile of rows
     return not contraction.sums_batch and contraction.lanes.a == 0 and contraction.lanes.size > width
 
 

@@ -372,6 +372,29 @@ def test_fresh_plans_take_the_same_steps():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("samples", [1, 9, 80])
+def test_large_dense_layers_of_few_samples_are_not_copied(samples):
+    """Their weights are read as they lie, and so are their gradients written."""
+    net = jj.nn.Sequential(jj.nn.Linear(300, 257), jj.nn.ReLU(), jj.nn.Linear(257, 260), jj.nn.Linear(260, 5))
+    net.initialise(0)
+    optimiser = jj.optim.SGD(net, 0.05, momentum=0.9)
+    other, its = copy.deepcopy((net, optimiser))
+    step = jj.compile(training(net, optimiser))
+    x, y = RNG.normal(size=(samples, 300)).astype(np.float32), RNG.integers(0, 5, samples)
+    for _ in range(2):
+        np.testing.assert_allclose(np.asarray(step(x, y)), np.asarray(training(other, its)(x, y)), rtol=1e-5)
+    assert_same(net, other)
+    copied = [size for key, size in step.plan(x, y).draft.sizes.items() if isinstance(key, tuple)]
+    assert (max(copied) >= 4 * 257 * 260) == (samples == 80)
+
+
+def test_a_product_that_is_wanted_as_it_is_and_transposed():
+    x, w = (jj.Tensor(RNG.normal(size=shape).astype(np.float32)) for shape in ((8, 300), (300, 400)))
+    function = lambda x, w: (product := x.T @ w, product.T)  # noqa: E731
+    for mine, want in zip(jj.compile(function)(x.T, w), function(x.T, w), strict=True):
+        np.testing.assert_allclose(np.asarray(mine), np.asarray(want), rtol=1e-4, atol=1e-4)
+
+
 def test_a_smaller_batch_uses_the_convolutions_that_are_there():
     """Their kernels take the size of the batch as an argument."""
     net = jj.models.create("lenet5", input_size=20)
