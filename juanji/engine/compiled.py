@@ -88,7 +88,7 @@ class Compiled:
         from juanji.engine.contract import Choice
         from juanji.engine.plan import Plan
         from juanji.engine.planner import Planner
-        from juanji.engine.precision import settled
+        from juanji.engine.precision import instructions, settled
         from juanji.engine.simplify import simplify
 
         graph = trace(self.function, *args)
@@ -96,6 +96,7 @@ class Compiled:
         isa = isas.current()
         algorithms, batch, precision = self.options
         choice = Choice(algorithms, scale(graph.inputs, batch), settled(precision, isa))
+        isa = instructions(choice.precision, isa)
         plan = Plan(Planner(simplify(graph), isa, choice).draft(), isa)
         return Modes(graph, plan), Door(graph), plan
 

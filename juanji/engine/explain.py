@@ -60,7 +60,7 @@ def explain_plan(compiled: Compiled | Plan, *args: Any, accuracy: bool = False) 
     """
     plan: Plan = compiled.plan(*args) if isinstance(compiled, Compiled) else compiled
     stages, found = stages_of(plan), errors(plan) if accuracy else {}
-    lines = [f"{len(plan.calls)} calls for {plan.isa.name}"]
+    lines = [f"{len(plan.calls)} calls for {plan.isa}"]
     for call in sorted(plan.calls, key=lambda call: call.level):
         size = f"{len(parts(call))} tasks, {traffic(plan, call) / 1e6:.2f} MB"
         stage = "ahead" if call in plan.prepared else stages[call]

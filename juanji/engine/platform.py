@@ -1,7 +1,9 @@
-"""What differs between systems: how many threads there may be, large memory, fork."""
+"""What differs between systems: how many threads there may be, large memory, AMX, fork."""
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import mmap
 import os
 import sys
@@ -121,6 +123,21 @@ def advise(pages: mmap.mmap, start: int) -> None:
         pages.madvise(mmap.MADV_HUGEPAGE, start, len(pages) - start)
     except OSError:
         return  # a kernel built without huge pages: ordinary ones do
+
+
+# Linux, arch/x86/include/uapi/asm/prctl.h: a process asks for large registers before it first uses them.
+ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18
+
+
+@functools.cache
+def without_matrices() -> str:
+    """Why this process may not use AMX's registers; empty if it may. The system is asked once, for all threads."""
+    if sys.platform != "linux":
+        return f"juanji does not know how to ask {sys.platform} for AMX"
+    system = ctypes.CDLL(None, use_errno=True)
+    if system.syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0:
+        return ""
+    return f"the system refuses AMX: {os.strerror(ctypes.get_errno())}"
 
 
 def after_fork(function: Callable[[], Any]) -> None:

@@ -6,8 +6,13 @@ optimiser remembers, statistics, the loss and gradients by parameters stay float
 
 from __future__ import annotations
 
+import functools
+import os
+import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 
+from juanji.engine import platform
 from juanji.engine.fuse import Fuser, Unit
 from juanji.engine.simplify import Program
 from juanji.errors import ArgumentError
@@ -16,6 +21,7 @@ from juanji.tensor import Tensor
 
 SMALL = 4096  # elements that are not worth rounding
 NEEDS = "avx512bf16"
+MATRICES = {"amx-tile", "amx-bf16"}
 
 
 def settled(name: str, isa: ISA) -> str:
@@ -39,6 +45,22 @@ def missing(isa: ISA) -> str:
     if isa.name != "avx512":
         return f"the instruction set {isa.name}"
     return "" if NEEDS in host_features() else f"the CPU has no {NEEDS}"
+
+
+def instructions(precision: str, isa: ISA) -> ISA:
+    """The instruction set to compute with in a precision: with AMX, where it multiplies bfloat16, unless `JUANJI_ISA`
+    asks for one without."""
+    if precision != "bfloat16" or "JUANJI_ISA" in os.environ or not host_features() >= MATRICES:
+        return isa
+    return replace(isa, matrices=not refused())
+
+
+@functools.cache
+def refused() -> bool:
+    """Whether the system does not let this process use AMX, which is said once."""
+    if reason := platform.without_matrices():
+        warnings.warn(f"{reason}; AVX512_BF16 multiplies bfloat16 instead, at a fraction of the speed", stacklevel=2)
+    return bool(reason)
 
 
 def rounded(program: Program, fuser: Fuser, units: Iterable[Unit]) -> set[int]:

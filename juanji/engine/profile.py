@@ -21,10 +21,13 @@ from juanji.engine.plan import Plan
 from juanji.kernels import machine
 from juanji.kernels.isa import ISA
 from juanji.kernels.machine import Kernel
-from juanji.kernels.text import SIZES, Int, Value, const, kernel_text
+from juanji.kernels.matrices import LANES, REGISTERS, ROWS, WORDS
+from juanji.kernels.matrixtile import Shapes, instruction
+from juanji.kernels.text import SIZES, Int, Text, Value, const, kernel_text
 from juanji.kernels.tile import pair_product
 
 LOOPS = 50_000  # of the loop that finds the peak, in one task: some tenths of a millisecond
+PRODUCTS = [(sums, 4 + sums // 2, 6 + sums % 2) for sums in range(4)]  # of matrices, two by two
 TASKS = 16  # of it for each thread
 TRIES = 25  # the fastest counts
 STAGES = ("forward", "backward", "update")
@@ -94,7 +97,7 @@ def profile(plan: Plan, repeat: int = 10) -> Profile:
         step,
         peak(plan.isa, plan.draft.choice.precision),
         threads.pool().threads,
-        plan.isa.name,
+        str(plan.isa),
     )
 
 
@@ -183,8 +186,14 @@ def peak(isa: ISA, precision: str = "float32") -> float:
     (code,) = machine.addresses([Kernel.of(peak_text(isa, precision), isa)], isa)
     table = threads.Table([(code, arguments.ctypes.data, i, i + 1) for i in range(count)], [(0, count)])
     fastest = min(seconds(table) for _ in range(TRIES))
-    products = isa.lanes() * (2 if precision == "bfloat16" else 1)
-    return 2e-9 * LOOPS * sums(isa) * products * count / fastest
+    return 2e-9 * LOOPS * products(isa, precision) * count / fastest
+
+
+def products(isa: ISA, precision: str) -> int:
+    """How many products one round of the loop that measures the peak has."""
+    if precision == "bfloat16" and isa.matrices:
+        return len(PRODUCTS) * ROWS * LANES * 2 * WORDS
+    return sums(isa) * isa.lanes() * (2 if precision == "bfloat16" else 1)
 
 
 def sums(isa: ISA) -> int:
@@ -195,6 +204,9 @@ def sums(isa: ISA) -> int:
 def peak_text(isa: ISA, precision: str) -> str:
     """A kernel that multiplies and adds in registers; task i stores one vector at place i of argument 0."""
     t, lanes = kernel_text(isa.fused), isa.lanes()
+    if precision == "bfloat16" and isa.matrices:
+        matrix_peak(t)
+        return str(t)
     pointer = t.at(t.slot(0), t.mul(t.argument("lo"), lanes), "float")
     x = t.load(pointer, "float", lanes)
     words = t.load(pointer, "i32", lanes)
@@ -211,6 +223,21 @@ def peak_text(isa: ISA, precision: str) -> str:
     t.loop(0, LOOPS, add)
     t.store(functools.reduce(functools.partial(t.op, "fadd"), map(t.get, totals)), pointer)
     return str(t)
+
+
+def matrix_peak(t: Text) -> None:
+    """Products of matrices, of nothing but zeros."""
+    shapes = Shapes(t)
+    shapes.need(dict.fromkeys(range(REGISTERS), (ROWS, WORDS)))
+    for register in range(REGISTERS):
+        instruction(t, "tilezero", register)
+
+    def add(_: Int) -> None:
+        for each in PRODUCTS:
+            instruction(t, "tdpbf16ps", *each)
+
+    t.loop(0, LOOPS, add)
+    shapes.release()
 
 
 # What a call is for

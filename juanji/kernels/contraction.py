@@ -123,6 +123,11 @@ class Contraction:
         return lanes // self.shared.size * self.shared.b if self.shared else lanes * self.lanes.b
 
     @property
+    def sums_moved(self) -> bool:
+        """Whether sums are taken up again: over the batch, or where C moves with them."""
+        return self.sums_batch or self.adds or self.passes > 0
+
+    @property
     def sums_batch(self) -> bool:
         return any(d.size == BATCH for d in self.reduce)
 
@@ -130,6 +135,13 @@ class Contraction:
     def terms(self) -> int:
         """How many products one sum has, of one image where it runs over the batch."""
         return math.prod(abs(d.size) for d in self.reduce)
+
+    def offsets(self, box: Sequence[int], operand: str = "a") -> list[int]:
+        """Where the rows of a box lie in an operand, from the first on."""
+        places = [0]
+        for size, d in zip(box, self.rows, strict=False):
+            places = [place + i * getattr(d, operand) for place in places for i in range(size)]
+        return places
 
     @property
     def c_size(self) -> int:

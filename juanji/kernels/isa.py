@@ -21,6 +21,7 @@ class ISA:
     needs      features of the CPU without which its code does not run
     without    features that are switched off, so that a forced narrow path is what such a CPU would run
     machines   the machines, as `platform.machine` names them; empty for all
+    matrices   whether AMX is there and may be used
     """
 
     name: str
@@ -30,6 +31,10 @@ class ISA:
     needs: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
+    matrices: bool = False
+
+    def __str__(self) -> str:
+        return self.name + " with AMX" * self.matrices
 
     def lanes(self, kind: str = "float") -> int:
         """How many numbers of a kind one register holds."""

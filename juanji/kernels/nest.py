@@ -12,6 +12,7 @@ from typing import cast
 from juanji.kernels.contraction import BATCH, Contraction, Dim, Scattered
 from juanji.kernels.forms import Form, SpreadPacking, each_pixel, forms
 from juanji.kernels.isa import ISA
+from juanji.kernels.matrixtile import MatrixTile, Shapes
 from juanji.kernels.packing import Packing
 from juanji.kernels.schedule import Run, Schedule, candidates, chunk_count, columns, row_runs
 from juanji.kernels.text import Int, Text, Value, index, kernel_text
@@ -175,7 +176,10 @@ class Nest:
         self.batch, self.length = batch, length
         self.rows = self.grid.rows(t, batch)
         self.sizes = self.grid.sizes(t, batch)
+        self.shapes = Shapes(t) if self.schedule.matrices else None
         t.loop(*(tasks or (0, functools.reduce(t.mul, self.sizes))), self.task)
+        if self.shapes:
+            self.shapes.release()
 
     def task(self, number: Int) -> None:
         """Everything that task `number` computes."""
@@ -316,7 +320,8 @@ class Nest:
         """A tile, from its sums so far to its sums with this block of the reduction."""
         t, at, mask = self.t, spot.at, spot.mask
         box = [run.size for run in spot.shape]
-        tile = Tile(t, self.contraction, box, spot.vectors, self.isa, mask, None if self.pack else mask)
+        parts = (t, self.contraction, box, spot.vectors, self.isa, mask, None if self.pack else mask)
+        tile = MatrixTile(*parts, self.shapes) if self.shapes else Tile(*parts)
         if self.contraction.adds:
             tile.resume(at.c)
         elif first is not None:

@@ -29,7 +29,7 @@ def program() -> str:
 
 def name(isa: ISA, *parts: Any) -> str:
     """The name of a recipe for what `repr` says of these parts."""
-    return cache.key("recipe", program(), *machine.target(isa), isa.name, repr(parts))
+    return cache.key("recipe", program(), *machine.target(isa), str(isa), repr(parts))
 
 
 def recall(name: str) -> Any:

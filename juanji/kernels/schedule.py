@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+from juanji.kernels import matrices
 from juanji.kernels.contraction import BATCH, Contraction, Dim, Window
 from juanji.kernels.isa import ISA
 from juanji.kernels.text import SIZES, Int, Text
@@ -98,6 +99,7 @@ class Schedule:
     blocks      the size of blocks of the reduction, for its first dimensions; C is read and written once a block
     width       bits of a vector
     cycles      what the model says it costs, for one image
+    matrices    whether the tile is made of matrices (`matrices.py`)
     note        how the contraction has been rewritten
     """
 
@@ -110,10 +112,12 @@ class Schedule:
     blocks: tuple[int, ...] = ()
     width: int = 0
     cycles: float = 0.0
+    matrices: bool = False
     note: str = ""
 
     def __str__(self) -> str:
         notes = [word for word, true in (("packed", self.packed), ("lanes first", self.lanes_first)) if true]
+        notes += ["matrices"] * self.matrices
         notes += [f"sums in blocks of {'×'.join(map(str, self.blocks))}"] if self.blocks else []
         notes += [self.note] if self.note else []
         return ", ".join([f"tile {'×'.join(map(str, self.box))} by {self.vectors} vectors", *notes])
@@ -123,6 +127,8 @@ class Schedule:
 def candidates(contraction: Contraction, isa: ISA) -> list[Schedule]:
     """Schedules for a contraction, as simplified, the cheapest first."""
     found = [completed(contraction, isa, box, vectors) for box, vectors in tiles(contraction, isa)]
+    if isa.matrices and isa.lanes(contraction.kind) == matrices.LANES and matrices.step(contraction):
+        found += [completed(contraction, isa, box, vectors, True) for box, vectors in matrix_tiles(contraction)]
     return sorted(found, key=lambda s: (s.cycles, [-n for n in reversed(s.box)]))
 
 
@@ -136,6 +142,15 @@ def tiles(contraction: Contraction, isa: ISA) -> Iterator[tuple[tuple[int, ...],
     for vectors in [2] if contraction.lanes.a and total > 1 else sorted(counts):
         for box in boxes(contraction.rows, (room - max(vectors, 2)) // vectors):
             yield box, vectors
+
+
+def matrix_tiles(contraction: Contraction) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The shapes of tiles whose matrices fit the registers."""
+    for rows, vectors in itertools.product(range(1, matrices.REGISTERS), repeat=2):
+        if matrices.fit(rows, vectors) and vectors <= -(-contraction.lanes.size // matrices.LANES):
+            for box in boxes(contraction.rows, matrices.ROWS * rows):
+                if len(matrices.pieces(contraction, box)) == rows:
+                    yield box, vectors
 
 
 def boxes(rows: tuple[Dim, ...], most: int) -> Iterator[tuple[int, ...]]:
@@ -153,10 +168,12 @@ def parts(n: int, most: int) -> list[int]:
     return sorted({-(-n // pieces) for pieces in range(1, n + 1)} & set(range(1, most + 1)))
 
 
-def completed(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int) -> Schedule:
+def completed(
+    contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, in_matrices: bool = False
+) -> Schedule:
     """The schedule of a tile: everything that follows from it."""
     packed = worth_packing(contraction, box, vectors * isa.lanes(contraction.kind))
-    cycles = cost(contraction, isa, box, vectors)
+    cycles = cost(contraction, isa, box, vectors, in_matrices)
     if contraction.sums_batch:
         cycles, row_group, lane_group = weight_groups(contraction, isa, box, vectors, cycles)
         lanes_first = False
@@ -164,7 +181,7 @@ def completed(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors:
         lanes_first, row_group, lane_group = pixel_groups(contraction, isa, box, vectors, cycles)
     rows = row_group * box[0] if len(box) == 1 else ALL
     blocks = reduction_blocks(contraction, rows, lane_group * vectors * isa.lanes(contraction.kind))
-    return Schedule(box, vectors, packed, lanes_first, row_group, lane_group, blocks, isa.width, cycles)
+    return Schedule(box, vectors, packed, lanes_first, row_group, lane_group, blocks, isa.width, cycles, in_matrices)
 
 
 def worth_packing(contraction: Contraction, box: tuple[int, ...], width: int) -> bool:
@@ -178,7 +195,7 @@ def worth_packing(contraction: Contraction, box: tuple[int, ...], width: int) ->
     return not contraction.sums_batch and contraction.lanes.a == 0 and contraction.lanes.size > width
 
 
-def cost(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int) -> float:
+def cost(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, in_matrices: bool = False) -> float:
     """Cycles for one image: a machine that does two FMAs and two loads a cycle, and each result four cycles later."""
     t = Text("model")
     cycles = 0.0
@@ -186,7 +203,12 @@ def cost(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int)
         for rows in itertools.product(*row_runs(t, contraction, box, IMAGES * 4)):
             count = math.prod(cast(int, run.count) for run in (column, *rows))
             part = math.prod(taken(contraction, w, rows[w.row]) for w in contraction.windows)
-            cycles += count * tile_cycles(contraction, isa, tuple(run.size for run in rows), column.size, part)
+            shape = tuple(run.size for run in rows)
+            cycles += count * (
+                matrices.cycles(contraction, shape, column.size, part)
+                if in_matrices
+                else tile_cycles(contraction, isa, shape, column.size, part)
+            )
     return cycles * math.prod(abs(d.size) for d in contraction.outer)
 
 
@@ -202,7 +224,7 @@ def taken(contraction: Contraction, window: Window, run: Run) -> float:
 
 def tile_cycles(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, part: float = 1.0) -> float:
     """Cycles of one tile that takes a part of the steps of its sum."""
-    rows = offsets(contraction, box)
+    rows = contraction.offsets(box)
     sums, steps = len(rows) * vectors, written(contraction, rows, vectors, isa)[2]
     reads = len({row + a for row in rows for a, _ in steps}) / len(steps)
     loads = vectors + reads * (vectors if contraction.lanes.a else 1)
@@ -218,14 +240,6 @@ def fetched(contraction: Contraction, rows: Sequence[int]) -> int:
     """How many vectors of A a tile needs for all taps, for each of its vectors of lanes."""
     taps = itertools.product(*(range(0, d.size * d.a, d.a) for d in contraction.reduce if d.size > 1 and d.a))
     return len({row + sum(tap) for tap in taps for row in rows})
-
-
-def offsets(contraction: Contraction, box: Sequence[int], operand: str = "a") -> list[int]:
-    """Where the rows of a box lie in an operand, from the first on."""
-    places = [0]
-    for size, d in zip(box, contraction.rows, strict=False):
-        places = [place + i * getattr(d, operand) for place in places for i in range(size)]
-    return places
 
 
 def written(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from juanji.kernels.contraction import Contraction, Dim
 from juanji.kernels.isa import ISA
-from juanji.kernels.schedule import offsets, written
+from juanji.kernels.schedule import written
 from juanji.kernels.text import Int, Text, Value, const
 
 Steps = list[tuple[int, int]]  # how far they are in A and in B
@@ -69,8 +69,12 @@ class Tile:
     def __post_init__(self) -> None:
         self.width, self.kinds = self.isa.lanes(self.contraction.kind), self.contraction.kinds
         self.places = list(itertools.product(*map(range, self.box)))
-        self.a_rows, self.c_rows = (offsets(self.contraction, self.box, side) for side in "ac")
+        self.a_rows, self.c_rows = (self.contraction.offsets(self.box, side) for side in "ac")
         self.lanes = [self.width * v for v in range(self.vectors)]
+        self.begin()
+
+    def begin(self) -> None:
+        """Have the sums, which are zero."""
         zero = Value("zeroinitializer", self.contraction.kind, self.width)
         self.sums = [[self.t.variable(zero) for _ in self.lanes] for _ in self.places]
 
@@ -151,16 +155,21 @@ class Tile:
     ) -> None:
         """Store the sums at C, or hand them to the epilogue."""
         t = self.t
-        for place, row, sums in zip(self.places, self.c_rows, self.sums, strict=True):
-            for start, variable in zip(self.lanes, sums, strict=True):
+        for number, (place, row) in enumerate(zip(self.places, self.c_rows, strict=True)):
+            for start in self.lanes:
+                total = self.total(number, start)
                 if store is None:
                     kind = self.kinds[2]
-                    t.store(t.get(variable), t.at(c, row + start, kind), self.masked(start), kind)
+                    t.store(total, t.at(c, row + start, kind), self.masked(start), kind)
                     continue
                 rows = tuple(t.add(i, n) for i, n in zip(starts, place, strict=True))
                 first = t.add(lane, start)
                 at = Place(outer, rows, first, place_in_c(t, self.contraction, outer, rows, first))
-                store(t, at, t.get(variable), self.masked(start))
+                store(t, at, total, self.masked(start))
+
+    def total(self, row: int, lane: int) -> Value:
+        """The sums of a row from a lane on."""
+        return self.t.get(self.sums[row][lane // self.width])
 
 
 def place_in_c(t: Text, contraction: Contraction, outer: tuple[Int, ...], rows: tuple[Int, ...], lane: Int) -> Int:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from processor import emulated
 
-from juanji.engine.precision import missing
+from juanji.engine.precision import instructions, missing
 from juanji.kernels import machine
 from juanji.kernels.isa import ISAS
 from juanji.kernels.machine import Kernel
 
 HERE = [isa for isa in ISAS.values() if not isa.missing()]
 HALVES_HERE = [isa for isa in HERE if not missing(isa)]  # that compute in bfloat16
+AMX = [replace(isa, matrices=True) for isa in HALVES_HERE]  # emulated where the machine has none
+NATIVE = any(instructions("bfloat16", isa).matrices for isa in HALVES_HERE)
 CANARY = -7776.0  # in bfloat16 too
 DTYPES: dict[str, Any] = {"float": np.float32, "double": np.float64, "bfloat": np.uint16}
 
@@ -56,6 +60,9 @@ def strides(view: Any) -> tuple[int, ...]:
 
 def call(text: str, isa: Any, slots: list[int], tasks: int) -> None:
     """A kernel, its tasks in two parts, the second one first, by two threads."""
+    if "tdpbf16ps" in text and not NATIVE:
+        emulated(text, isa, slots, tasks)
+        return
     (address,) = machine.addresses([Kernel.of(text, isa)], isa)
     table = np.array(slots, np.int64)
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 3)(address)

@@ -10,7 +10,7 @@ from typing import Any
 import frames
 import numpy as np
 import pytest
-from frames import CANARY, DTYPES, HALVES_HERE, HERE, bits, call, framed, stored, strides, untouched, values
+from frames import AMX, CANARY, DTYPES, HALVES_HERE, HERE, bits, call, framed, stored, strides, untouched, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -262,14 +262,14 @@ def test_any_spec(isa: Any, found: tuple[ConvSpec, int, int, int], kind: str) ->
     check(*found, kind, isa)
 
 
-@pytest.mark.parametrize("isa", HALVES_HERE, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("isa", [*HALVES_HERE, *AMX], ids=str)
 @pytest.mark.parametrize("numbers", PROBLEMS, ids=str)
 def test_problems_in_bfloat16(numbers: tuple[int, ...], isa: Any) -> None:
     spec, n, c, k = problem(*numbers)
     check(spec, n, c, k, "bfloat", isa)
 
 
-@pytest.mark.parametrize("isa", HALVES_HERE, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("isa", [*HALVES_HERE, *AMX], ids=str)
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(found=problems())
 def test_any_spec_in_bfloat16(isa: Any, found: tuple[ConvSpec, int, int, int]) -> None:

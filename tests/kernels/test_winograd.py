@@ -11,7 +11,7 @@ from typing import Any
 import frames
 import numpy as np
 import pytest
-from frames import CANARY, HALVES_HERE, HERE, framed, stored, strides, untouched, values
+from frames import AMX, CANARY, HALVES_HERE, HERE, framed, stored, strides, untouched, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,7 +133,7 @@ def test_problems(problem: Any, isa: Any) -> None:
     check(specification(size, kernel, padding), n, cin, cout, products, 5, 3, isa)
 
 
-@pytest.mark.parametrize("isa", HALVES_HERE, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("isa", [*HALVES_HERE, *AMX], ids=str)
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 def test_problems_in_bfloat16(problem: Any, isa: Any) -> None:
     n, size, kernel, padding, cin, cout, products = problem
@@ -162,7 +162,7 @@ def test_any_problem(isa: Any, found: Any, tiles: int, strips: int) -> None:
     check(*found, tiles, strips, isa)
 
 
-@pytest.mark.parametrize("isa", HALVES_HERE, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("isa", [*HALVES_HERE, *AMX], ids=str)
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(found=problems(), tiles=st.integers(1, 14), strips=st.integers(1, 6))
 def test_any_problem_in_bfloat16(isa: Any, found: Any, tiles: int, strips: int) -> None:
