@@ -14,10 +14,10 @@ from juanji.engine.compiled import Compiled
 from juanji.engine.fuse import VIEWS
 from juanji.engine.plan import Plan
 from juanji.engine.profile import layer, stages_of, traffic
-from juanji.kernels.choice import candidates, images, refusal
+from juanji.kernels.choice import candidates, refusal
 from juanji.kernels.contraction import Contraction
+from juanji.kernels.direct import prices
 from juanji.kernels.isa import ISA
-from juanji.kernels.nest import ways
 from juanji.table import aligned
 
 SHOWN = 2  # ways that were not chosen, and the best of each kind
@@ -112,11 +112,7 @@ class Option:
 
 def options(contraction: Contraction, batch: int, isa: ISA, pair: bool) -> list[Option]:
     """All ways of computing a contraction, the best first."""
-    direct = {
-        str(schedule): schedule.cycles * batch / images(contraction)
-        for keep in (True, False)
-        for _, schedule in ways(contraction, isa, keep_rows=keep)
-    }
+    direct = prices(contraction, isa, batch)
     short = {str(way): cycles for cycles, way in candidates(contraction, isa, batch, pair)}
     return sorted(starmap(Option, (direct | short).items()), key=lambda option: option.cycles)
 

@@ -10,8 +10,8 @@ from typing import cast
 
 from juanji.kernels.contraction import BATCH, Contraction, Dim
 from juanji.kernels.cooktoom import POINTS, Algorithm, Matrix, algorithm
+from juanji.kernels.direct import prices
 from juanji.kernels.isa import ISA
-from juanji.kernels.nest import ways
 from juanji.kernels.schedule import IMAGES
 from juanji.kernels.text import SIZES
 from juanji.kernels.winograd import Outputs, Weights, Winograd
@@ -89,8 +89,7 @@ def best(contraction: Contraction, isa: ISA, batch: int, pair: bool = False) -> 
     found = candidates(contraction, isa, batch, pair)
     if not found:
         return None
-    direct = ways(contraction, isa, keep_rows=False)[0][1].cycles * batch / images(contraction)
-    return found[0][1] if found[0][0] < WORTHWHILE * direct else None
+    return found[0][1] if found[0][0] < WORTHWHILE * min(prices(contraction, isa, batch).values()) else None
 
 
 def outputs(problem: Contraction, found: tuple[Algorithm, ...], isa: ISA, batch: int, pair: bool) -> Iterator[Outputs]:

@@ -123,11 +123,6 @@ class Contraction:
         return lanes // self.shared.size * self.shared.b if self.shared else lanes * self.lanes.b
 
     @property
-    def sums_moved(self) -> bool:
-        """Whether sums are taken up again: over the batch, or where C moves with them."""
-        return self.sums_batch or self.adds or self.passes > 0
-
-    @property
     def sums_batch(self) -> bool:
         return any(d.size == BATCH for d in self.reduce)
 

@@ -53,7 +53,8 @@ def cut(piece: Piece) -> Iterator[Piece]:
 
 def step(contraction: Contraction) -> int:
     """How many words of each row of A are taken at once; 0 where a sum cannot be computed in this way."""
-    if not contraction.pair or contraction.sums_moved or not contraction.reduce:
+    own = 2 if contraction.sums_batch else 0  # dimensions of the sum that are taken in blocks
+    if not contraction.pair or contraction.adds or contraction.passes or len(contraction.reduce) <= own:
         return 0
     last = contraction.reduce[-1]
     if last.a != 1 or last.size < LEAST or any(w.sum == len(contraction.reduce) - 1 for w in contraction.windows):

@@ -82,6 +82,12 @@ class MatrixTile(Tile):
         for register in itertools.chain(*self.registers):
             instruction(t, "tilezero", register)
 
+    def resume(self, c: Value) -> None:
+        for row, place in enumerate(self.c_rows):
+            for lane in self.lanes:
+                self.t.store(self.load(c, place, lane, self.kinds[2]), self.kept(row, lane))
+        self.each("tileloadd64")
+
     def add(self, at: Cursor, bounds: Sequence[Bounds]) -> None:
         self.steps(at, list(zip(self.contraction.reduce[:-1], bounds[:-1], strict=True)))
 
@@ -109,13 +115,21 @@ class MatrixTile(Tile):
     def finish(
         self, c: Value, outer: tuple[Int, ...], starts: tuple[Int, ...], lane: Int, store: Epilogue | None
     ) -> None:
-        for register in itertools.chain(*self.registers):
-            place = self.t.at(self.shapes.memory, register * MATRIX, "float")
-            instruction(self.t, "tilestored64", register, place, index(WORD * LANES))
+        self.each("tilestored64")
         super().finish(c, outer, starts, lane, store)
 
+    def each(self, name: str) -> None:
+        """Have all sums from memory, or put them there."""
+        for register in itertools.chain(*self.registers):
+            place = self.t.at(self.shapes.memory, register * MATRIX, "float")
+            instruction(self.t, name, register, place, index(WORD * LANES))
+
     def total(self, row: int, lane: int) -> Value:
+        return self.t.load(self.kept(row, lane), "float", LANES)
+
+    def kept(self, row: int, lane: int) -> Value:
+        """Where in memory the sums of a row from a lane on go."""
         number = max(i for i, piece in enumerate(self.pieces) if piece.first <= row)
         register = self.registers[number][lane // LANES]
         offset = register * MATRIX + (row - self.pieces[number].first) * LANES
-        return self.t.load(self.t.at(self.shapes.memory, offset, "float"), "float", LANES)
+        return self.t.at(self.shapes.memory, offset, "float")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -77,3 +78,12 @@ def run(stages: Any, memory: Any, isa: Any, **operands: Any) -> dict[str, Any]:
         slots = [found[slot].ctypes.data if isinstance(slot, str) else slot for slot in stage.slots]
         call(stage.text, isa, slots, stage.tasks)
     return found
+
+
+def added(c: Any, parts: Any, found: Any, steps: Any) -> None:
+    """Partial results, so many and so far apart along each axis, into c."""
+    sizes, apart = zip(*found, strict=True)
+    dense = [math.prod(c.shape[i + 1 :]) for i in range(c.ndim)]
+    inside = [parts.itemsize * step for step in (*apart, *(steps or dense))]
+    total = np.lib.stride_tricks.as_strided(parts, (*sizes, *c.shape), inside).sum(tuple(range(len(found))))
+    c[...] = bits(total) if c.dtype == np.uint16 else total

@@ -10,7 +10,7 @@ from typing import Any
 import frames
 import numpy as np
 import pytest
-from frames import AMX, CANARY, DTYPES, HALVES_HERE, HERE, bits, call, framed, stored, strides, untouched, values
+from frames import AMX, CANARY, DTYPES, HALVES_HERE, HERE, added, call, framed, stored, strides, untouched, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,15 +50,6 @@ def run(contraction: Contraction, isa: Any, a: int, b: int, c: Any, batch: int, 
     call(kernel.text, isa, [a, b, parts.ctypes.data, batch, kernel.chunk_length(batch)], kernel.tasks(batch))
     assert untouched(parts[chunks]) == kernel.partial
     added(c, parts, found, kernel.part_strides)
-
-
-def added(c: Any, parts: Any, found: Any, steps: Any) -> None:
-    """Partial results, so many and so far apart along each axis, into c."""
-    sizes, apart = zip(*found, strict=True)
-    dense = [math.prod(c.shape[i + 1 :]) for i in range(c.ndim)]
-    inside = [parts.itemsize * step for step in (*apart, *(steps or dense))]
-    total = np.lib.stride_tricks.as_strided(parts, (*sizes, *c.shape), inside).sum(tuple(range(len(found))))
-    c[...] = bits(total) if c.dtype == np.uint16 else total
 
 
 def check(spec: ConvSpec, n: int, cin: int, cout: int, kind: str, isa: Any) -> None:
