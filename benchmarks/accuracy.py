@@ -62,7 +62,7 @@ def train(data: dict[str, tuple[Array, Array]], name: str, algorithms: str, seed
     rng, (x, y) = np.random.default_rng(seed), data["train"]
     model = jj.models.create(name, input_size=32, seed=seed, **MODELS[name])
     optimizer = jj.optim.SGD(model, RATE, MOMENTUM, weight_decay=DECAY)
-    schedule = jj.optim.one_cycle(RATE, EPOCHS * (len(x) // BATCH))
+    schedule = jj.optim.schedules.one_cycle(RATE, EPOCHS * (len(x) // BATCH))
 
     @jj.compile(algorithms=algorithms)
     def step(images: Any, labels: Any) -> Any:
