@@ -1,14 +1,19 @@
 """`compile(precision="bfloat16")`: what is rounded, what is multiplied in pairs, how networks train, and refusals."""
 
+import json
+
 import numpy as np
 import pytest
 from frames import HALVES_HERE, bits, values
+from typer.testing import CliRunner
 
 import juanji as jj
+from juanji.cli import app
 from juanji.engine import precision
 from juanji.engine.compiled import precision_here
 from juanji.errors import ArgumentError, UnknownNameError
 from juanji.kernels.isa import ISAS
+from juanji.train import load_run
 
 RNG = np.random.default_rng(0)
 here = pytest.mark.skipif(not HALVES_HERE, reason="no such instructions here")
@@ -144,6 +149,14 @@ def test_inference():
     want, found = jj.compile(net)(x).array, jj.compile(net, precision="bfloat16")(x).array
     assert found.dtype == np.float32
     assert 0 < np.abs(found - want).max() < 0.03 * np.abs(want).max()
+
+
+@here
+def test_the_command_trains_in_bfloat16(tmp_path):
+    arguments = ["train", "digits", "--epochs", "2", "--quiet", "--precision", "bfloat16", "--out", str(tmp_path)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert load_run(tmp_path).config.recipe.precision == "bfloat16"
+    assert json.loads((tmp_path / "metrics.json").read_text())["test_accuracy"] > 0.6
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,20 @@ def test_unknown_optimizer():
         Recipe(optimizer="adamm")
 
 
+def test_precisions(session, monkeypatch):
+    with pytest.raises(UnknownNameError, match=r"no precision named 'bfloat'[\s\S]*did you mean 'bfloat16'"):
+        Recipe(precision="bfloat")
+    monkeypatch.setenv("JUANJI_BACKEND", "numpy")
+    run = session(Recipe(epochs=1, precision="auto"))
+    assert run.config.recipe.precision == "float32"
+    config = json.loads((run.path / "config.json").read_text())
+    del config["training"]["precision"]  # as the first runs were written
+    (run.path / "config.json").write_text(json.dumps(config))
+    assert load_run(run.path).config.recipe.precision == "float32"
+    with pytest.raises(ArgumentError, match="definitions do not compute in bfloat16"):
+        session(Recipe(precision="bfloat16"))
+
+
 # What is not finite.
 
 
