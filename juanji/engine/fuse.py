@@ -8,7 +8,7 @@ where nothing lies between them, so that what they share is read once.
 from __future__ import annotations
 
 import functools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -81,6 +81,7 @@ class Fuser:
         self.find_stored()
         self.units: list[Unit] = []
         self.owner: dict[int, Unit] = {}
+        self.readers: defaultdict[int, set[int]] = defaultdict(set)  # of what is read, the numbers of units
 
     # What is stored
 
@@ -212,6 +213,8 @@ class Fuser:
         else:
             self.merge(unit, target)
         self.owner.update((id(x), target) for x in unit.outputs)
+        for key in unit.reads:
+            self.readers[key].add(target.number)
 
     def partners(self, unit: Unit) -> Iterator[Unit]:
         """Those that make what the unit reads, then those that read what it reads."""
@@ -219,9 +222,8 @@ class Fuser:
             return
         makers = {u.number: u for x in unit.reads.values() if (u := self.owner.get(id(x)))}
         yield from sorted(makers.values(), key=lambda u: -u.number)
-        for other in reversed(self.units):
-            if other.number not in makers and other.reads.keys() & unit.reads.keys():
-                yield other
+        sharing = set[int]().union(*(self.readers[key] for key in unit.reads)) - makers.keys()
+        yield from (other for n in sorted(sharing, reverse=True) if (other := self.units[n]).reads.keys() & unit.reads)
 
     def fits(self, unit: Unit, other: Unit) -> bool:
         """Whether a walk can be part of another: over the same elements, and with nothing between them."""

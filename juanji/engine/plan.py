@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -224,7 +225,6 @@ def arranged(calls: Iterable[Call], sizes: dict[Any, int], lasting: set[Any]) ->
                 break
             start = max(start, high)
         offsets[key] = start
-        placed.append((start, start + size, key))
-        placed.sort(key=lambda each: each[:2])
+        bisect.insort(placed, (start, start + size, key), key=lambda each: each[:2])
         peak = max(peak, start + size)
     return offsets, peak
