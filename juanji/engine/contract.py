@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -35,16 +35,20 @@ KNOWN: dict[str, Recipe] = {}
 
 @dataclass(frozen=True)
 class Choice:
-    """What algorithms are chosen from, "all" or "direct", for how many images per image, and in which precision."""
+    """What algorithms are chosen from, "all" or "direct", for how many images per image, and in which precision.
+
+    forwards  the nodes, by identity, that are no gradients: the first that multiply by their weights
+    """
 
     algorithms: str = "all"
     scale: Fraction = Fraction(1)
     precision: str = "float32"
+    forwards: frozenset[int] = field(default=frozenset(), repr=False)
 
     def pair(self, node: Node) -> bool:
         """Whether a short algorithm may multiply in bfloat16: for gradients, which are noisy anyway. Forwards its error
         of 1 % would be four times that of rounding what goes in and out."""
-        return self.precision == "bfloat16" and node.name != "conv"
+        return self.precision == "bfloat16" and id(node) not in self.forwards
 
     def short(self, node: Node, contraction: Contraction, isa: ISA, batch: int) -> Winograd | None:
         """The short algorithm that does a contraction of a node, if one does."""
@@ -67,7 +71,10 @@ class Contractor:
         places = self.places if unit.kept else {**self.places, id(y): Place(id(y), dense(y.shape))}
         product = node.record.lower["contraction"](node, places)
         operands = [self.places[id(x)].key for x in (product.a, product.b, *unit.outputs)]
-        parts: tuple[Any, ...] = (node.name, product.contractions, product.grids, product.batch, self.choice, unit.kept)
+        pair = self.choice.pair(node)
+        parts: tuple[Any, ...] = (
+            node.name, product.contractions, product.grids, product.batch, self.choice, pair, unit.kept,
+        )  # fmt: skip
         if unit.walk:
             end = Signature(Writer(unit.walk, self.isa, self.places, self.producers))
             operands, parts = [*operands, *end.keys], (*parts, *end.parts)

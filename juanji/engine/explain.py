@@ -18,6 +18,7 @@ from juanji.kernels.choice import candidates, refusal
 from juanji.kernels.contraction import Contraction
 from juanji.kernels.direct import prices
 from juanji.kernels.isa import ISA
+from juanji.kernels.matrices import LANES, WORDS
 from juanji.table import aligned
 
 SHOWN = 2  # ways that were not chosen, and the best of each kind
@@ -117,6 +118,13 @@ def options(contraction: Contraction, batch: int, isa: ISA, pair: bool) -> list[
     return sorted(starmap(Option, (direct | short).items()), key=lambda option: option.cycles)
 
 
+def rate(plan: Plan, contraction: Contraction) -> int:
+    """Products a cycle, as the model of the cost has them."""
+    if plan.draft.choice.precision != "bfloat16":
+        return 2 * plan.isa.lanes(contraction.kind)
+    return WORDS * LANES * 2 if plan.isa.matrices else 4 * plan.isa.lanes(contraction.kind)
+
+
 def choice(plan: Plan, call: Call) -> Iterator[str]:
     """What was chosen for a call, beside what the model of the cost thinks worse, or would not have."""
     contraction, batch = call.problem  # type: ignore[misc]
@@ -126,7 +134,7 @@ def choice(plan: Plan, call: Call) -> Iterator[str]:
     if chosen is None:
         yield call.reason
         return
-    best = call.products / (2 * isa.lanes(contraction.kind)) / max(chosen.cycles, 1)
+    best = call.products / rate(plan, contraction) / max(chosen.cycles, 1)
     yield f"{call.reason}; {chosen.cycles:,.0f} cycles expected, {best:.0%} of the best that direct products can do"
     others = [option for option in found if option is not chosen]
     kinds = {option.name.split(",")[0].startswith("Winograd"): option for option in reversed(others)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from juanji.engine import layout
@@ -46,8 +46,9 @@ class Draft:
 
 class Planner:
     def __init__(self, program: Program, isa: ISA, choice: Choice) -> None:
-        self.program, self.isa, self.choice = program, isa, choice
+        self.program, self.isa = program, isa
         copy_cells(program)
+        self.choice = replace(choice, forwards=forwards(program))
         self.borders = find_borders(program)
         self.fuser = Fuser(program, set(self.borders))
         self.units = self.fuser.fuse()
@@ -274,6 +275,15 @@ def copied(program: Program, x: Tensor, position: int) -> Tensor:
     program.nodes.insert(position, copy)
     program.producers[id(copy.outputs[0])] = copy
     return copy.outputs[0]
+
+
+def forwards(program: Program) -> frozenset[int]:
+    """The convolutions, by identity, that multiply by their weights before any other does."""
+    first: dict[int, int] = {}
+    for node in program.nodes:
+        if node.name in ("conv", "conv_input_grad"):
+            first.setdefault(id(node.inputs[node.name == "conv"]), id(node))
+    return frozenset(first.values())
 
 
 def find_borders(program: Program) -> dict[int, Border]:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from platform import machine
 from typing import Any
 
 import numpy as np
@@ -132,8 +133,8 @@ ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA = 158, 0x1023, 18
 @functools.cache
 def without_matrices() -> str:
     """Why this process may not use AMX's registers; empty if it may. The system is asked once, for all threads."""
-    if sys.platform != "linux":
-        return f"juanji does not know how to ask {sys.platform} for AMX"
+    if sys.platform != "linux" or machine() != "x86_64":
+        return f"juanji does not know how to ask {sys.platform} on {machine()} for AMX"
     system = ctypes.CDLL(None, use_errno=True)
     if system.syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0:
         return ""

@@ -9,18 +9,21 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from juanji.engine import platform
 from juanji.engine.fuse import Fuser, Unit
 from juanji.engine.simplify import Program
 from juanji.errors import ArgumentError
+from juanji.graph import Node
 from juanji.kernels.isa import ISA, host_features
 from juanji.tensor import Tensor
 
 SMALL = 4096  # elements that are not worth rounding
 NEEDS = "avx512bf16"
+WEIGHTS = {"conv": 1, "conv_input_grad": 0, "conv_weight_grad": None}  # which operand they are
+PASSING = {"add", "sub", "mul", "neg", "where", "relu", "maximum", "minimum"}
 MATRICES = {"amx-tile", "amx-bf16"}
 
 
@@ -50,7 +53,7 @@ def missing(isa: ISA) -> str:
 def instructions(precision: str, isa: ISA) -> ISA:
     """The instruction set to compute with in a precision: with AMX, where it multiplies bfloat16, unless `JUANJI_ISA`
     asks for one without."""
-    if precision != "bfloat16" or "JUANJI_ISA" in os.environ or not host_features() >= MATRICES:
+    if precision != "bfloat16" or os.environ.get("JUANJI_ISA") or not host_features() >= MATRICES:
         return isa
     return replace(isa, matrices=not refused())
 
@@ -64,14 +67,27 @@ def refused() -> bool:
 
 
 def rounded(program: Program, fuser: Fuser, units: Iterable[Unit]) -> set[int]:
-    """The stored tensors that are kept in bfloat16, by identity."""
+    """The stored tensors that are kept in bfloat16, by identity: large ones on their way between contractions and
+    poolings, with what is added to them, multiplied with them or chosen from them in between."""
     kept = {id(fuser.root(x)) for x in program.wanted}
-    parameters = {cell.shape for cell in program.cells}
-    operands = {id(fuser.root(x)) for node in program.nodes if "contraction" in node.record.lower for x in node.inputs}
+    passing = {id(x) for node in program.nodes for x in images(program, fuser, node)}
+    for node in program.nodes:
+        (y,) = node.outputs[:1]
+        if node.name in PASSING and any(id(fuser.root(x)) in passing and x.shape == y.shape for x in node.inputs):
+            passing.add(id(y))
 
-    def on_its_way(x: Tensor) -> bool:
-        if x.dtype != "float32" or id(x) in kept or x.shape in parameters or x.size < SMALL:
-            return False
-        return x.ndim > 2 or id(x) in operands
+    def is_rounded(x: Tensor) -> bool:
+        return x.dtype == "float32" and x.size >= SMALL and id(x) in passing - kept
 
-    return {id(x) for unit in units for x in unit.outputs if on_its_way(x)}
+    return {id(x) for unit in units for x in unit.outputs if is_rounded(x)}
+
+
+def images(program: Program, fuser: Fuser, node: Node) -> Iterator[Tensor]:
+    """The stored images or features that a contraction or pooling takes and gives, and their gradients; no weights."""
+    if node.name == "matmul":
+        cells, given = ({x.shape for x in some} for some in (program.cells.values(), program.inputs))
+        yield from (x for x in map(fuser.root, node.inputs) if x.shape not in cells)
+        yield from (x for x in node.outputs if x.shape not in cells | given)
+    elif node.name in WEIGHTS or node.name.startswith("window_"):
+        yield from (fuser.root(x) for i, x in enumerate(node.inputs) if i != WEIGHTS.get(node.name))
+        yield from node.outputs if node.name != "conv_weight_grad" else ()

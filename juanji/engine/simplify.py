@@ -188,12 +188,16 @@ class Simplifier:
             node = Node(node.record, inputs, node.attrs, node.outputs, node.path)
         result = self.rewritten(node)
         if isinstance(result, Tensor):
-            self.replaced[id(node.outputs[0])] = result
+            (old,) = node.outputs
+            self.replaced[id(old)] = result
+            self.uses[id(result)] += self.uses[id(old)] - any(x is result for x in inputs)
             return
         key = (result.name, tuple(map(id, result.inputs)), frozen(result.attrs))
         same = self.seen.setdefault(key, result.outputs)
         if same is not result.outputs:
-            self.replaced.update((id(x), y) for x, y in zip(result.outputs, same, strict=True))
+            for x, y in zip(result.outputs, same, strict=True):
+                self.replaced[id(x)] = y
+                self.uses[id(y)] += self.uses[id(x)]
             return
         self.nodes.append(result)
         self.producers.update((id(x), result) for x in result.outputs)
@@ -301,9 +305,18 @@ def transpose_of_product(s: Simplifier, node: Node) -> Node | None:
     if product is None or s.uses[id(node.inputs[0])] > 1 or not swaps(node):
         return None
     left, right = product.inputs
-    if not (turned := s.producer(left, "transpose")) or not swaps(turned):
+    turned = s.producer(left, "transpose")
+    single = 1 in left.shape[-2:] and id(left) not in s.trained  # then its transpose is a reshape
+    if not single and (turned is None or not swaps(turned)):
         return None
-    return Node(product.record, (swapped(s, right), *turned.inputs), {}, node.outputs, product.path)
+    return Node(product.record, (swapped(s, right), swapped(s, left)), {}, node.outputs, product.path)
+
+
+@rule("matmul", "conv", "conv_input_grad", "conv_weight_grad")
+def product_of_nothing(s: Simplifier, node: Node) -> Tensor | None:
+    """An empty sum, as over a batch without samples, is zero."""
+    (y,) = node.outputs
+    return y.zeros_like() if 0 in (y.size, *(x.size for x in node.inputs)) else None
 
 
 @rule("matmul")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from juanji.kernels.contraction import BATCH, Contraction
 from juanji.kernels.isa import ISA
 from juanji.kernels.nest import build, ways
-from juanji.kernels.pairs import LINE, apart, extent, in_words, pair_text
+from juanji.kernels.pairs import LINE, Words, apart
 from juanji.kernels.schedule import IMAGES
 from juanji.kernels.work import End, Stage, Work
 
@@ -27,11 +27,13 @@ def direct(contraction: Contraction, isa: ISA, batch: int, end: End) -> Work:
 def prices(contraction: Contraction, isa: ISA, images: int) -> dict[str, float]:
     """The cycles that one thread needs for so many images, for every way by its name."""
     if by_images(contraction):
-        pairs, moved = in_words(contraction, isa)[0], sum(extent(contraction, side) for side in "ab")
-        found = ways(pairs, isa, keep_rows=False)
         count = (images if contraction.sums_batch else contraction.reduce[0].size) / 2
         times = count if contraction.sums_batch else 1
-        return {f"{way}, {PAIRS}": way.cycles * times + 2 * moved / LINE * count for _, way in found}
+        return {
+            f"{way}, {PAIRS}": way.cycles * times + words.cycles * count
+            for words in Words.options(contraction, isa)
+            for _, way in ways(words.contraction, isa, keep_rows=False)
+        }
     together = 4 * IMAGES if any(d.size == BATCH for d in contraction.rows) else 1
     found = [way for keep in (True, False) for way in ways(contraction, isa, keep_rows=keep)]
     return {str(way): way.cycles * images / together for _, way in found}
@@ -40,6 +42,11 @@ def prices(contraction: Contraction, isa: ISA, images: int) -> dict[str, float]:
 def by_images(contraction: Contraction) -> bool:
     """Whether a sum over images is taken two at a time, put into words before."""
     return contraction.stored[:2] == ("bfloat", "bfloat") and not contraction.paired() and apart(contraction)
+
+
+def price(words: Words, isa: ISA) -> float:
+    """Cycles for a pair of images."""
+    return ways(words.contraction, isa, keep_rows=False)[0][1].cycles + words.cycles
 
 
 def products(contraction: Contraction, isa: ISA, batch: int, end: End) -> Work:
@@ -63,20 +70,16 @@ def image_pairs(contraction: Contraction, isa: ISA, batch: int, end: End) -> Wor
     images = contraction.reduce[0]
     total = batch if images.size == BATCH else images.size
     count = -(-total // 2)
-    pairs, plane = in_words(contraction, isa)
-    work = products(pairs, isa, count if images.size == BATCH else batch, end)
-    names, sizes = {"a": "data", "b": "gradients"}, {"a": pairs.reduce[0].a, "b": pairs.reduce[0].b}
+    words = min(Words.options(contraction, isa), key=lambda words: price(words, isa))
+    work = products(words.contraction, isa, count if images.size == BATCH else batch, end)
+    names = {"a": "data", "b": "gradients"}
     before = [
-        Stage(
-            "transform", pair_text(isa, contraction, side, plane if side == "a" else None),
-            (side, names[side], total), (names[side],), count,
-        )
-        for side in "ab"
-    ]  # fmt: skip
+        Stage("transform", words.text(isa, side), (side, name, total), (name,), count) for side, name in names.items()
+    ]
     after = [
         replace(stage, slots=tuple(names.get(slot, slot) if isinstance(slot, str) else slot for slot in stage.slots))
         for stage in work.stages
     ]
     # A matrix takes whole vectors of the last lanes, too.
-    memory = {**{names[side]: count * sizes[side] + LINE for side in "ab"}, **work.memory}
+    memory = {**{name: count * words.size(side) + LINE for side, name in names.items()}, **work.memory}
     return replace(work, stages=(*before, *after), memory=memory, reason=f"{work.reason}, {PAIRS}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from juanji.kernels.contraction import Contraction
 
 REGISTERS, ROWS, WORDS, LANES = 8, 16, 16, 16
 LEAST = 4  # words of a step that are worth it
+LATENCY = 52  # cycles from one product to the next with the same sums
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,12 @@ def fit(rows: int, vectors: int) -> bool:
 
 
 def cycles(contraction: Contraction, box: tuple[int, ...], vectors: int, part: float) -> float:
-    """Cycles of one tile that takes a part of the steps of its sum: products, or loads if those take longer; then the
-    sums go through memory."""
+    """Cycles of one tile that takes a part of the steps of its sum: products, or loads if those take longer, or what a
+    product waits for the one before it; then the sums go through memory. Infinite for what does not fit."""
     rows = [piece.rows for piece in pieces(contraction, box)]
+    if not fit(len(rows), vectors):
+        return math.inf
     words = step(contraction)
     products, loads = sum(rows) * vectors, (sum(rows) + words * vectors) / 2
-    return contraction.terms / words * part * (max(products, loads) + loads / 4 + 2) + 2 * sum(rows) * vectors + 60
+    steps = contraction.terms / words * part
+    return steps * (max(products, loads, LATENCY) + loads / 4 + 2) + 2 * sum(rows) * vectors + 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,22 +23,66 @@ def apart(contraction: Contraction) -> bool:
     return all(1 + sum(map(abs, spans(contraction, side))) <= getattr(images, side) for side in "ab")
 
 
-def in_words(contraction: Contraction, isa: ISA) -> tuple[Contraction, Plane | None]:
-    """The contraction of words. Matrices want those of A side by side along the last sum: then also what that takes."""
-    images, *pixels = contraction.reduce
-    a, b = (extent(contraction, side) for side in "ab")
-    pairs = replace(
-        contraction,
-        reduce=(Dim(BATCH if images.size == BATCH else -(-images.size // 2), a, b), *pixels),
-        a0=contraction.a0 - lowest(contraction, "a"),
-        b0=contraction.b0 - lowest(contraction, "b"),
-        stored=("", "", contraction.stored[2]),
-        pair=True,
-        windows=(),
-    )
-    if isa.matrices and (plane := Plane.of(pairs)) and matrices.step(turned := plane.turned(pairs)):
-        return turned, plane
-    return pairs, None
+@dataclass(frozen=True)
+class Words:
+    """The images of both operands of a contraction in words.
+
+    plane  what A is, if its pixels are put side by side along the last sum, as matrices want them
+    """
+
+    given: Contraction
+    plane: Plane | None = None
+
+    @classmethod
+    def options(cls, given: Contraction, isa: ISA) -> list[Words]:
+        """All ways of putting them into words."""
+        plain = cls(given)
+        plane = Plane.of(plain.contraction) if isa.matrices else None
+        turned = cls(given, plane)
+        return [plain, turned] if plane and matrices.step(turned.contraction) else [plain]
+
+    @functools.cached_property
+    def contraction(self) -> Contraction:
+        """The contraction of words."""
+        images, *pixels = self.given.reduce
+        a, b = (extent(self.given, side) for side in "ab")
+        pairs = replace(
+            self.given,
+            reduce=(Dim(BATCH if images.size == BATCH else -(-images.size // 2), a, b), *pixels),
+            a0=self.given.a0 - lowest(self.given, "a"),
+            b0=self.given.b0 - lowest(self.given, "b"),
+            stored=("", "", self.given.stored[2]),
+            pair=True,
+            windows=(),
+        )
+        return self.plane.turned(pairs) if self.plane else pairs
+
+    def size(self, side: str) -> int:
+        """Words of a pair of images."""
+        return int(getattr(self.contraction.reduce[0], side))
+
+    @property
+    def cycles(self) -> float:
+        """What putting a pair of images into words takes; to turn a square of them is 64 shuffles."""
+        sizes = [extent(self.given, side) for side in "ab"]
+        turning = 4 * -(-self.plane.channels // LINE) * LINE / self.plane.channels if self.plane else 2
+        return (turning * sizes[0] + 2 * sizes[1]) / LINE
+
+    def text(self, isa: ISA, side: str) -> str:
+        """The kernel that puts the images of an operand into words; a task is a pair. Its slots: the images, the words,
+        and how many images there are."""
+        t, plane = kernel_text(isa.fused), self.plane if side == "a" else None
+        first, step = lowest(self.given, side), getattr(self.given.reduce[0], side)
+        x, words, batch = t.at(t.slot(0), first, "i16"), t.slot(1), t.slot(2, "i64")
+
+        def task(pair: Int) -> None:
+            image, to = t.mul(pair, 2), t.at(words, t.mul(pair, self.size(side)), "i32")
+            there = t.splat(t.compare("slt", index(t.add(image, 1)), batch), isa.lanes())
+            images = Images(t, isa.lanes(), t.at(x, t.mul(image, step), "i16"), step, there)
+            images.turn(plane, to) if plane else images.copy(self.size(side), to)
+
+        t.loop(t.argument("lo"), t.argument("hi"), task)
+        return str(t)
 
 
 @dataclass(frozen=True)
@@ -112,25 +157,6 @@ def extent(contraction: Contraction, side: str) -> int:
     return -(-(1 + sum(map(abs, spans(contraction, side)))) // LINE) * LINE
 
 
-def pair_text(isa: ISA, contraction: Contraction, side: str, plane: Plane | None) -> str:
-    """The kernel that puts the images of an operand into words, maybe turned; a task is a pair."""
-    t = kernel_text(isa.fused)
-    first, step, size = lowest(contraction, side), getattr(contraction.reduce[0], side), extent(contraction, side)
-    x, words, batch = t.at(t.slot(0), first, "i16"), t.slot(1), t.slot(2, "i64")
-
-    def task(pair: Int) -> None:
-        image = t.mul(pair, 2)
-        there = t.splat(t.compare("slt", index(t.add(image, 1)), batch), isa.lanes())
-        images = Images(t, isa.lanes(), t.at(x, t.mul(image, step), "i16"), step, there)
-        if plane:
-            images.turn(plane, t.at(words, t.mul(pair, plane.size), "i32"))
-        else:
-            images.copy(size, t.at(words, t.mul(pair, size), "i32"))
-
-    t.loop(t.argument("lo"), t.argument("hi"), task)
-    return str(t)
-
-
 @dataclass(frozen=True)
 class Images:
     """Two images, the second one `step` elements behind the first, if it is `there`: a mask of all lanes or none."""
@@ -152,7 +178,7 @@ class Images:
         return t.op("or", lower, t.op("shl", upper, const(16, "i32", self.width)))
 
     def copy(self, size: int, to: Value) -> None:
-        """All words as they lie."""
+        """All words as they lie, in whole vectors: what lies behind the last image is read, too, and goes nowhere."""
         t = self.t
         t.loop(0, size, lambda i: t.store(self.words(i, self.width), t.at(to, i, "i32")), self.width)
 

@@ -128,7 +128,7 @@ def candidates(contraction: Contraction, isa: ISA) -> list[Schedule]:
     """Schedules for a contraction, as simplified, the cheapest first."""
     found = [completed(contraction, isa, box, vectors) for box, vectors in tiles(contraction, isa)]
     if isa.matrices and isa.lanes(contraction.kind) == matrices.LANES and matrices.step(contraction):
-        found += [completed(contraction, isa, box, vectors, True) for box, vectors in matrix_tiles(contraction)]
+        found += [completed(contraction, isa, box, vectors, True) for box, vectors in matrix_tiles(contraction, isa)]
     return sorted(found, key=lambda s: (s.cycles, [-n for n in reversed(s.box)]))
 
 
@@ -144,12 +144,12 @@ def tiles(contraction: Contraction, isa: ISA) -> Iterator[tuple[tuple[int, ...],
             yield box, vectors
 
 
-def matrix_tiles(contraction: Contraction) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The shapes of tiles whose matrices fit the registers."""
+def matrix_tiles(contraction: Contraction, isa: ISA) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The shapes of tiles whose matrices, and those of what is left over at edges, fit the registers."""
     for rows, vectors in itertools.product(range(1, matrices.REGISTERS), repeat=2):
         if matrices.fit(rows, vectors) and vectors <= -(-contraction.lanes.size // matrices.LANES):
             for box in boxes(contraction.rows, matrices.ROWS * rows):
-                if len(matrices.pieces(contraction, box)) == rows:
+                if cost(contraction, isa, box, vectors, True) < math.inf:
                     yield box, vectors
 
 
@@ -337,9 +337,13 @@ def footprint(contraction: Contraction, rows: int, lanes: int) -> tuple[int, int
     """Elements of A, of so many of its last rows, and of B, of so many lanes, that one image's sum takes; those that
     taps share are counted once."""
     pixels, lanes = contraction.terms, min(lanes, contraction.lanes.size)
-    apart = min(rows, contraction.rows[-1].size) if contraction.rows and contraction.rows[-1].a == 1 else 1
-    step = contraction.reduce[-1].a if contraction.reduce else 1
-    return pixels * (lanes if contraction.lanes.a else max(1, min(apart, step))), pixels * lanes
+    row, last = (dims[-1] if dims else Dim(1) for dims in (contraction.rows, contraction.reduce))
+    apart = min(rows, row.size)
+    if row.a == 1:
+        apart = max(1, min(apart, last.a))
+    elif row.a <= (last.size - 1) * last.a:
+        apart = 1
+    return pixels * (lanes if contraction.lanes.a else apart), pixels * lanes
 
 
 def reduction_blocks(contraction: Contraction, rows: int, lanes: int) -> tuple[int, ...]:

@@ -73,10 +73,15 @@ def call(text: str, isa: Any, slots: list[int], tasks: int) -> None:
 
 def run(stages: Any, memory: Any, isa: Any, **operands: Any) -> dict[str, Any]:
     """All stages, in memory that is NaN wherever nothing was written, some of it for each thread; that memory."""
-    found = {name: np.full(2 * size + 64, np.nan, np.float32) for name, size in memory.items()} | operands
+    sizes = {name: size * (2 if name == "scratch" else 1) for name, size in memory.items()}
+    frames = {
+        name: np.append(np.full(size, np.nan, np.float32), [np.float32(CANARY)] * 64) for name, size in sizes.items()
+    }
+    found = {name: frame[: sizes[name]] for name, frame in frames.items()} | operands
     for stage in stages:
         slots = [found[slot].ctypes.data if isinstance(slot, str) else slot for slot in stage.slots]
         call(stage.text, isa, slots, stage.tasks)
+    assert all(untouched(frame[sizes[name] :]) == 64 for name, frame in frames.items())
     return found
 
 

@@ -96,6 +96,65 @@ def test_what_is_rounded():
     assert compiled.plan(x, y).peak < 0.65 * want.plan(x, y).peak
 
 
+def layouts(function, *args):
+    """Of every stored result in float32: which primitive made it, and whether it is rounded."""
+    draft = jj.compile(function, precision="bfloat16").plan(*args).draft
+    made = {id(x): node.name for node in draft.program.nodes for x in node.outputs}
+    found = [
+        (made[key], each.rounded) for key, each in draft.layouts.items() if key in made and each.dtype == "float32"
+    ]
+    return {name: {rounded for other, rounded in found if other == name} for name, _ in found}
+
+
+def segmentation(w, x, y):
+    return jj.value_and_grad(lambda w: jj.cross_entropy(jj.conv(x, w, padding=1), y))(w)
+
+
+def standardised(w, x, y):
+    """A convolution by weights that are computed."""
+
+    def loss(w):
+        spread = w - w.mean((0, 1, 2), keepdims=True)
+        return jj.cross_entropy(jj.conv(jj.relu(x * 2), spread / jj.sqrt((spread**2).mean())), y)
+
+    return jj.value_and_grad(loss)(w)
+
+
+@here
+@pytest.mark.parametrize("function", [segmentation, standardised])
+def test_losses_and_weights_stay_as_they_are(function):
+    """However large they are: here a softmax of every pixel, and weights that are no cells."""
+    w, x, y = normal(3, 3, 16, 32), normal(4, 40, 40, 16), RNG.integers(32, size=(4, 40, 40))
+    y = y if function is segmentation else y[:, 1:-1, 1:-1]
+    found = layouts(function, w, x, y)
+    assert found["conv"] == {True}
+    assert not any(True in found.get(name, ()) for name in ("max", "exp", "sum", "log", "div", "conv_weight_grad"))
+
+
+@here
+def test_statistics_of_every_sample_stay_as_they_are():
+    norm = jj.nn.LayerNorm((64,))
+    norm.initialise(0)
+    found = layouts(lambda x, w, v: jj.relu(norm(x @ w)) @ v, normal(512, 32), normal(32, 64), normal(64, 32))
+    assert True in found["matmul"]
+    assert not any(True in found.get(name, ()) for name in ("sum", "power", "moments"))
+
+
+@here
+def test_transposed_convolutions_multiply_in_float32_forwards():
+    net = jj.nn.Sequential(
+        jj.nn.Conv2d(64, 64, 1), jj.nn.ReLU(), jj.nn.ConvTranspose2d(64, 64, 3, padding=1), jj.nn.ReLU(),
+        jj.nn.Conv2d(64, 64, 1),
+    )  # fmt: skip
+    net.initialise(0)
+    step = lambda x: jj.value_and_grad(lambda net: (net(x) ** 2).mean())(net)  # noqa: E731
+    plan = jj.compile(step, precision="bfloat16").plan(normal(16, 28, 28, 64))
+    found = [call for call in plan.calls if call.path == "2" and "Winograd" in call.reason]
+    forwards = next(call for call in found if call.what.startswith("conv_input_grad"))
+    assert "in bfloat16" not in forwards.reason
+    assert [call.what for call in found if call.what.startswith("conv") and "in bfloat16" in call.reason]
+
+
 PRODUCTS = {  # what is multiplied, and how often in bfloat16: a rounded operand has to be one of the step's own
     "rows": (lambda x, y: jj.tanh(x) @ y, [(96, 64), (64, 80)], 1),
     "rows and odd sums": (lambda x, y: jj.tanh(x) @ y, [(96, 63), (63, 80)], 0),

@@ -395,6 +395,17 @@ def test_a_product_that_is_wanted_as_it_is_and_transposed():
         np.testing.assert_allclose(np.asarray(mine), np.asarray(want), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["float32", *["bfloat16"] * bool(HALVES_HERE)])
+def test_a_batch_without_samples_changes_nothing_but_by_the_optimiser(precision):
+    net = jj.nn.Sequential(jj.nn.Conv2d(1, 3, 3), jj.nn.ReLU(), jj.nn.Flatten(), jj.nn.Linear(300, 257))
+    net.initialise(0)
+    before = values(net)
+    step = lambda x: jj.value_and_grad(lambda net: net(x).sum())(net)  # noqa: E731
+    loss, grads = jj.compile(step, precision=precision)(X[:0])
+    assert loss.item() == 0
+    assert all(not np.asarray(x).any() and x.shape == before[path].shape for path, x in grads.items())
+
+
 def test_a_smaller_batch_uses_the_convolutions_that_are_there():
     """Their kernels take the size of the batch as an argument."""
     net = jj.models.create("lenet5", input_size=20)

@@ -23,10 +23,11 @@ from juanji.engine.planner import Planner
 from juanji.engine.simplify import simplify
 from juanji.kernels import machine, matrices, nest
 from juanji.kernels.contraction import Contraction, Dim
-from juanji.kernels.convolution import border, weight_grad
+from juanji.kernels.convolution import border, forward, weight_grad
 from juanji.kernels.direct import direct
 from juanji.kernels.isa import ISAS, host_features
 from juanji.kernels.nest import build, ways
+from juanji.kernels.pairs import Words
 from juanji.ops.conv import weight_grad_define
 from juanji.ops.convspec import ConvSpec
 
@@ -112,15 +113,8 @@ def convolutions(draw: Any) -> tuple[ConvSpec, int, int, int]:
     return spec, draw(st.integers(1, 5)), groups * draw(st.integers(2, 20)), groups * draw(st.sampled_from([2, 16, 33]))
 
 
-def matrices_first(*args: Any, **options: Any) -> Any:
-    """All ways, those by matrices first."""
-    return sorted(ways(*args, **options), key=lambda way: not way[1].matrices)
-
-
-@pytest.mark.parametrize("isa", AMX, ids=str)
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(found=convolutions())
-def test_weight_gradients(isa: Any, found: Any) -> None:
+def weight_gradients(isa: Any, found: Any, blocks: tuple[int, ...] | None) -> None:
+    """Check a weight gradient by matrices, maybe with the sum in other blocks than those of the model."""
     spec, n, cin, cout = found
     rng = np.random.default_rng(0)
     x, g = bits(rng.normal(size=(n, *spec.input, cin))), bits(rng.normal(size=(n, *spec.output, cout)))
@@ -129,15 +123,47 @@ def test_weight_gradients(isa: Any, found: Any) -> None:
     _, g = framed(values(g), [(0, 0)] * 2, "bfloat", np.nan)
     face = weight_grad(spec, cin, cout, strides(x), strides(g), "float")
     face = replace(face, stored=("bfloat", "bfloat", ""))
+    turned = Words.options(face, isa)[1]
+
+    def only(*args: Any, **options: Any) -> Any:
+        some = [(form, way) for form, way in ways(*args, **options) if way.matrices]
+        return [(form, replace(way, blocks=way.blocks if blocks is None else blocks)) for form, way in some]
+
     # A name of its own, because kernels are remembered by the instruction set.
-    with mock.patch.object(nest, "ways", matrices_first):
-        work = direct(face, replace(isa, name="matrices"), n, lambda own: None)
+    with mock.patch.object(nest, "ways", only), mock.patch.object(Words, "options", return_value=[turned]):
+        work = direct(face, replace(isa, name=f"blocks {blocks}"), n, lambda own: None)
     assert any("tdpbf16ps" in stage.text for stage in work.stages)
     dw = np.full(want.shape, CANARY, np.float32)
     memory = run(work.stages, work.memory, isa, a=x, b=g, c=dw)
     if work.parts:
         added(dw, memory["partial"], work.parts, work.strides)
     np.testing.assert_allclose(dw, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("isa", AMX, ids=str)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(found=convolutions())
+def test_weight_gradients(isa: Any, found: Any) -> None:
+    weight_gradients(isa, found, None)
+
+
+@pytest.mark.parametrize("isa", AMX, ids=str)
+@pytest.mark.parametrize("blocks", [(1,), (2,), (1, 2)], ids=str)
+def test_sums_are_taken_up_again(isa: Any, blocks: tuple[int, ...]) -> None:
+    """Between blocks of images, and of rows of pixels, sums lie in memory."""
+    spec = ConvSpec((6, 8), (3, 3), (6, 8), (1, 1), (1, 1), (1, 1), 1)
+    weight_gradients(isa, (spec, 9, 5, 17), blocks)
+
+
+@pytest.mark.parametrize("isa", AMX, ids=str)
+def test_what_is_left_at_edges_fits_too(isa: Any) -> None:
+    """A box of rows that run on may be one matrix, and without its edges several."""
+    spec = ConvSpec((6, 6), (1, 1), (8, 8), (1, 1), (1, 1), (1, 1), 1)
+    face = forward(spec, 64, 64, (64 * 64, 8 * 64, 64), (64 * 64, 8 * 64, 64))
+    face = replace(face, stored=("bfloat", "", "bfloat"))
+    found = [way for way in ways(face, isa, keep_rows=False) if way[1].matrices]
+    assert any("zeros left out" in str(way) for _, way in found)
+    assert all(build(face, isa, way) for way in found)
 
 
 @pytest.mark.parametrize("isa", AMX, ids=str)
