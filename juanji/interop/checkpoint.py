@@ -230,7 +230,7 @@ def state_of(value: Any) -> dict[str, Stored]:
     if others or not state:
         raise WeightsError(
             "there is no state dictionary in the checkpoint",
-            received=", ".join(others[:10]) or f"a {type(value).__name__} without entries",
+            received=", ".join(others[:10]) or f"{type(value).__name__}, without entries",
             rule="tensors by name, or a dictionary that holds such a one under " + ", ".join(WRAPPERS),
             fix="in PyTorch, torch.save(model.state_dict(), file) writes the weights alone",
         )
