@@ -1,6 +1,7 @@
 """Exchange with files and other libraries: weights in the safetensors format, and published ones of PyTorch."""
 
 from juanji.interop.files import write_atomically
+from juanji.interop.hub import weight_file
 from juanji.interop.torchweights import load_torch_weights, save_torch_weights
 from juanji.interop.weights import load_weights, read_metadata, save_weights
 
@@ -10,5 +11,6 @@ __all__ = [
     "read_metadata",
     "save_torch_weights",
     "save_weights",
+    "weight_file",
     "write_atomically",
 ]
