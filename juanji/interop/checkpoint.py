@@ -92,9 +92,11 @@ def format_of(file: BinaryIO) -> Callable[[BinaryIO, str], Contents]:
 
 def from_safetensors(file: BinaryIO, path: str) -> Contents:
     """The header is checked by the safetensors library and then read once more, for the places of the tensors."""
+    (size,) = struct.unpack("<Q", file.read(8))
+    if size > LARGEST:
+        raise ValueError(f"a header of {size:,} bytes, where at most {LARGEST:,} are expected")
     with opened(path) as checked:
         metadata = checked.metadata() or {}
-    (size,) = struct.unpack("<Q", file.read(8))
     header = json.loads(file.read(size))
     header.pop("__metadata__", None)
     tensors = {}

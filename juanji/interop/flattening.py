@@ -19,7 +19,6 @@ from juanji.nn import Linear, Module
 
 Orders = tuple[Array | None, Array | None]  # of what a layer is given, and of what it returns
 CONVOLUTIONS = ("conv", "conv_input_grad", "deform_conv", "locally_connected")
-# After which features have other places, or to which their places matter.
 MOVING = ("transpose", "flip", "pad", "slice", "take", "scatter", "cumsum", "group_norm")
 
 
@@ -33,14 +32,20 @@ def feature_orders(graph: Graph, modules: Iterable[Module]) -> dict[Module, Orde
     found: dict[Module, Orders] = {}
     for node in nodes:
         module = places.get(node.path)
-        given, returned = orders.get(id(node.inputs[0])), orders.get(id(node.outputs[0]))
-        if module is None or (given is None and returned is None) or not own_cells(module):
-            continue
-        if isinstance(module, Linear) == (node.name == "matmul"):
-            found[module] = given, returned
-        elif node.name == "matmul":
+        now = orders.get(id(node.inputs[0])), orders.get(id(node.outputs[0]))
+        if isinstance(module, Linear) and node.name == "matmul":
+            if not same(found.setdefault(module, now), now):
+                raise lost(node)
+        elif any(order is not None for order in now) and node.name == "matmul":
             raise lost(node)
+        elif any(order is not None for order in now) and module is not None and not isinstance(module, Linear):
+            found[module] = now
     return found
+
+
+def same(before: Orders, now: Orders) -> bool:
+    """Whether a layer that is called once more is given and returns features in the same orders."""
+    return all(np.array_equal(a, b) for a, b in zip(before, now, strict=True))  # type: ignore[arg-type]
 
 
 def own_cells(module: Module, *kinds: str) -> dict[str, Cell]:
@@ -87,9 +92,9 @@ class Tracker:
             order = channels_last(x.shape[1:])
         elif self.makes_image(node) or node.name == "matmul":
             order = None
-        elif order is not None and node.name == "concat":
+        elif order is not None and node.name == "concat" and y.shape[-1:] != order.shape:
             order = joined(node, known)
-        elif order is not None and (node.name in MOVING or (node.name == "reshape" and x.shape[-1:] != y.shape[-1:])):
+        elif order is not None and (moves(node) or not all(o is None or np.array_equal(o, order) for o in known)):
             raise lost(node)
         elif foreign or (node.name == "reshape" and flattens(y, x)):
             self.no_images.add(id(y))
@@ -105,6 +110,12 @@ class Tracker:
         if order is not None:
             fitting = (x for x in tensors(node) if x.ndim == 2 and x.shape[-1:] == order.shape)
             self.orders.update((id(x), order) for x in fitting if id(x) not in self.orders)
+
+
+def moves(node: Node) -> bool:
+    """Whether features have other places afterwards, or meet functions to which their places matter."""
+    x, y = node.inputs[0], node.outputs[0]
+    return node.name in MOVING or (node.name == "reshape" and x.shape[-1:] != y.shape[-1:])
 
 
 def tensors(node: Node) -> list[Any]:
@@ -134,5 +145,6 @@ def lost(node: Node) -> WeightsError:
         "the order of flattened features cannot be followed",
         at=node.path,
         received=f"{node.name} of features that are a flattened image",
-        rule="between flattening and a layer of juanji.nn come only functions that leave each feature in its place",
+        rule="between flattening and a Linear come only functions that leave each feature in its place, and put only "
+        "features of one order together; a Linear that is called twice is given the same",
     )

@@ -48,7 +48,7 @@ def load_torch_weights(
     with contents(file) as source:
         fit = Fit(model, cells, source, graph)
         left = set() if head is None and fit.holds(classifier) else classifier
-        fit.check(left)
+        fit.check(left, "head=False leaves a classifier for other classes out" if head else "")
         values = {path: fit.value(path) for path in cells if path not in left}
     for path, value in values.items():
         cells[path].write(value)
@@ -97,7 +97,7 @@ class Fit:
         """Whether the file has tensors that fit for all of them."""
         return all(path in self.names and not self.misfit(path) for path in paths)
 
-    def check(self, left: Collection[str]) -> None:
+    def check(self, left: Collection[str], fix: str) -> None:
         """WeightsError, with every difference, unless all but the paths that are `left` out fit."""
         with naming(self.source.path):
             same_names(
@@ -106,7 +106,7 @@ class Fit:
                 {path: self.places[path].shape for path in self.cells if path not in left},
                 {path: self.source.tensors[name].shape for path, name in self.names.items() if path not in left},
                 misfit=self.misfit,
-                fix="" if left else "head=False leaves a classifier for other classes out",
+                fix=fix,
             )
 
     def value(self, path: str) -> Tensor:

@@ -1,6 +1,8 @@
 """Published weights: names, axes, what is left out, and everything that does not fit told at once."""
 
+import inspect
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import juanji as jj
 from juanji import models, nn
 from juanji.errors import ArgumentError, WeightsError
 from juanji.interop import load_torch_weights, save_torch_weights, save_weights, torchlayout, torchnames
+from juanji.interop.checkpoint import WRAPPERS
 from juanji.interop.torchlayout import layouts, traced
 from juanji.interop.torchnames import FAMILIES, matched
 
@@ -150,6 +153,12 @@ def test_files_of_no_format(content, tmp_path):
     with pytest.raises(WeightsError, match="the weight file cannot be read") as caught:
         load_torch_weights(nn.Conv2d(1, 1, 1), tmp_path / "x")
     assert f"at        {tmp_path / 'x'}" in str(caught.value)
+
+
+def test_headers_that_are_too_large(file, monkeypatch):
+    monkeypatch.setattr("juanji.interop.checkpoint.LARGEST", 100)
+    with pytest.raises(WeightsError, match=r"a header of \d+ bytes, where at most 100 are expected"):
+        load_torch_weights(small(), file, input_shape=SHAPE)
 
 
 def test_missing_files(tmp_path):
@@ -318,12 +327,52 @@ class Cut(nn.Module):
 )
 def test_features_that_cannot_be_followed_are_refused(name, function, features, tmp_path):
     model = Cut(function, features)
-    model.own = nn.Parameter(np.ones(1))
     with pytest.raises(WeightsError) as caught:
         save_torch_weights(model, tmp_path / "x", input_shape=SHAPE)
     assert "the order of flattened features cannot be followed" in str(caught.value)
     assert f"received  {name} of features that are a flattened image" in str(caught.value)
     assert not (tmp_path / "x").exists()
+
+
+class Twice(nn.Module):
+    """A dense layer that is given a flattened image, or what is none, or the same twice."""
+
+    def __init__(self, same):
+        self.conv, self.fc, self.same = nn.Conv2d(2, 3, 3), nn.Linear(12, 12), same
+
+    def forward(self, x):
+        y = jj.ops.flatten(self.conv(x))
+        return self.fc(y) + self.fc(-y) if self.same else self.fc(self.fc(y))
+
+
+def test_a_dense_layer_that_is_called_twice(tmp_path):
+    with pytest.raises(WeightsError, match="a Linear that is called twice is given the same"):
+        save_torch_weights(Twice(same=False), tmp_path / "x", input_shape=SHAPE)
+    model = Twice(same=True)
+    dense = layouts(model, traced("", model, SHAPE))["fc.weight"]
+    assert dense.orders[1].tolist() == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
+
+
+def test_features_of_two_orders_are_not_added(tmp_path):
+    class Sum(nn.Module):
+        def __init__(self):
+            self.a, self.b, self.fc = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 6, (3, 4)), nn.Linear(12, 2)
+
+        def forward(self, x):
+            return self.fc(jj.ops.flatten(self.a(x)) + jj.ops.flatten(self.b(x)))
+
+    with pytest.raises(WeightsError, match=r"received  add of features[\s\S]*put only features of one order together"):
+        save_torch_weights(Sum(), tmp_path / "x", input_shape=SHAPE)
+
+
+def test_batches_side_by_side_keep_the_order():
+    class Pairs(Twice):
+        def forward(self, x):
+            y = jj.ops.flatten(self.conv(x))
+            return self.fc(jj.ops.concat([y, y], axis=0))
+
+    model = Pairs(same=True)
+    assert 1 in layouts(model, traced("", model, SHAPE))["fc.weight"].orders
 
 
 WEIGHT = re.compile(r"weight.*Cell\(")
@@ -341,8 +390,6 @@ def test_every_layer_with_weights_has_a_layout():
 
 
 def source_of(layer):
-    import inspect
-
     return "".join(inspect.getsource(kind) for kind in layer.__mro__ if kind.__module__.startswith("juanji.nn."))
 
 
@@ -412,6 +459,13 @@ def test_names_of_every_family(family):
     assert matched(names, expected.keys()) == expected
     for pattern, _ in FAMILIES[family]:
         assert any(re.search(pattern, name) for name in intermediate(names, family)), pattern
+
+
+def test_the_documentation_names_every_family():
+    text = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
+    assert all(f"| {family} |" in text for family in FAMILIES if FAMILIES[family])
+    assert all(f"`{prefix}`" in text for prefix in torchnames.PREFIXES)
+    assert all(f"`{name}`" in text for name in WRAPPERS)
 
 
 def intermediate(names, family):
