@@ -75,10 +75,10 @@ def as_they_lie(model: Module) -> dict[str, Layout]:
     return {path: layout(cell, range) for path, cell in model.cells("parameter", "buffer").items()}
 
 
-def layouts(model: Module, graph: Graph | None) -> dict[str, Layout]:
-    """The layout of every parameter and buffer by path, given the network's graph, unless it has no dense layers."""
+def layouts(model: Module, graphs: Sequence[Graph]) -> dict[str, Layout]:
+    """The layout of every parameter and buffer by path, given the network's graphs, none if it has no dense layers."""
     modules = model.modules()
-    orders = feature_orders(graph, modules.values()) if graph else {}
+    orders = {module: order for graph in graphs for module, order in feature_orders(graph, modules.values()).items()}
     by_cell = {}
     for module in modules.values():
         for name, cell in own_cells(module).items():
@@ -106,11 +106,14 @@ def axis_orders(module: Module, name: str, cell: Cell, orders: Orders | None) ->
         axes = {0: returned, 1: given} if name == "weight" else {0: returned}
     else:
         axes = {0: given if returned is None else returned}
-    return {axis: order for axis, order in axes.items() if order is not None}
+    return {axis: order for axis, order in axes.items() if order is not None and len(order) == cell.shape[axis]}
 
 
-def traced(name: str, model: Module, input_shape: Sequence[int] | None) -> Graph:
-    """The graph of a network in evaluation mode, for two images. ArgumentError where their shape is unknown."""
+def traced(name: str, model: Module, input_shape: Sequence[int] | None) -> tuple[Graph, ...]:
+    """The graph of a network in evaluation mode, for two images, and that in training mode if more takes part in it.
+
+    Raises ArgumentError, as of the function `name`, where the shape of its input is unknown.
+    """
     config = getattr(model, "config", None)
     if input_shape is None and config is None:
         raise ArgumentError(
@@ -120,15 +123,26 @@ def traced(name: str, model: Module, input_shape: Sequence[int] | None) -> Graph
             fix="input_shape=(H, W, C), such as input_shape=(32, 32, 3)",
         )
     shape = (*config["input_size"], config["in_channels"]) if input_shape is None else tuple(input_shape)  # type: ignore[index]
-    kinds = (cell.dtype for cell in model.cells("parameter").values())
+    parameters = model.cells("parameter").values()
+    images = Tensor.spec((2, *shape), next((cell.dtype for cell in parameters), "float32"))
     with model.evaluating():
-        return trace(model, Tensor.spec((2, *shape), next(kinds, "float32")))
+        evaluation = trace(model, images)
+        if evaluation.cells.keys() >= {*parameters}:
+            return (evaluation,)
+        return evaluation, trace(model.train(), images)
 
 
 def head_of(graph: Graph, model: Module) -> set[str]:
-    """The parameters of the classifier, the last layer that has any, and all that only training uses, by path."""
-    places = {module.place: module for module in model.modules().values()}
-    layers = [places[node.path] for node in graph.flat() if node.path in places]
-    last = next((cells for layer in reversed(layers) if (cells := own_cells(layer, "parameter"))), {})
+    """The parameters of the classifier and all that evaluation does not use, by path.
+
+    The classifier is the layers that the model itself names in `heads`, or else the last that has parameters.
+    """
+    modules = model.modules()
+    places = {module.place: module for module in modules.values()}
+    layers = (places[node.path] for node in reversed(graph.flat()) if node.path in places)
+    last = next((layer for layer in layers if own_cells(layer, "parameter")), model)
+    named = getattr(model, "heads", None)  # a tuple of paths; a child may have that name, too
+    heads = [modules[path] for path in named] if isinstance(named, tuple) else [last]
+    left = {cell for layer in heads for cell in layer.cells("parameter", "buffer").values()}
     cells = model.cells("parameter", "buffer")
-    return {path for path, cell in cells.items() if cell in last.values() or cell not in graph.cells}
+    return {path for path, cell in cells.items() if cell in left or cell not in graph.cells}

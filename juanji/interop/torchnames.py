@@ -18,8 +18,8 @@ Replacement = str | Callable[[re.Match[str]], str]
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 # Kept by PyTorch's batch normalisation beside its statistics, and used for nothing with a momentum.
 UNUSED = re.compile(r"(^|\.)num_batches_tracked$")
-# Classifiers on the way that only training uses, in files of GoogLeNet and Inception v3.
-AUXILIARY = re.compile(r"^(aux\d?|AuxLogits)\.")
+# Classifiers on the way that only training uses, in files of GoogLeNet, Inception v3, FCN and DeepLab v3.
+AUXILIARY = re.compile(r"^(aux\d|AuxLogits|aux_classifier)\.")
 # Blocks before each stage of MobileNet v2, the stem's convolution counted: table 2 of Sandler et al., CVPR 2018.
 MOBILENET_STAGES = (1, 2, 4, 7, 11, 14, 17)
 

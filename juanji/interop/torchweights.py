@@ -30,8 +30,9 @@ def load_torch_weights(
 
     file         safetensors, or what `torch.save` wrote (.pth, .pt, .bin) in either of its formats: a state dictionary,
                  or a dictionary that holds one. Nothing in it is run. Files that `save_weights` wrote are read, too
-    head         False leaves the classifier, that is, the last layer with parameters and whatever only training uses,
-                 as it is, so that the file may be one for other classes; None does so unless the file's fits
+    head         False leaves the classifier as it is, so that the file may be one for other classes, and whatever only
+                 training uses; None does so unless the file's fits. The classifier is the last layer with parameters,
+                 or the layers whose paths the model itself lists as `heads`
     input_shape  (H, W, C) of the images, for a network with dense layers that `models.create` did not make
 
     Axes, and the order of features behind a flattened image, become juanji's; float16, bfloat16 and float64 become the
@@ -42,11 +43,11 @@ def load_torch_weights(
     WeightsError, naming the file, that lists every missing, unknown and misfitting name; or for a file that is missing,
     damaged, of another format, or holds more than data. Raises ArgumentError where input_shape is needed.
     """
-    graph = graph_of("load_torch_weights", model, input_shape, needed=head is not True)
+    graphs = graphs_of("load_torch_weights", model, input_shape, needed=head is not True)
     cells = {path: cell for path, cell in model.cells("parameter", "buffer").items() if not UNUSED.search(path)}
-    classifier = head_of(graph, model) & cells.keys() if graph and head is not True else set()
+    classifier = set() if head is True else head_of(graphs[0], model) & cells.keys()
     with contents(file) as source:
-        fit = Fit(model, cells, source, graph)
+        fit = Fit(model, cells, source, graphs)
         left = set() if head is None and fit.holds(classifier) else classifier
         fit.check(left, "head=False leaves a classifier for other classes out" if head else "")
         values = {path: fit.value(path) for path in cells if path not in left}
@@ -64,24 +65,24 @@ def save_torch_weights(model: Module, file: str | Path, *, input_shape: Sequence
     """
     from safetensors.numpy import save
 
-    places = layouts(model, graph_of("save_torch_weights", model, input_shape))
+    places = layouts(model, graphs_of("save_torch_weights", model, input_shape))
     state = {path: places[path].theirs(tensor.array) for path, tensor in model.state_dict().items()}
     arrays = {path: np.asarray(array, order="C") for path, array in state.items()}
     write_atomically(file, save(arrays, {"format": "pt"}))  # which Hugging Face's programs ask for
 
 
-def graph_of(name: str, model: Module, input_shape: Sequence[int] | None, needed: bool = False) -> Graph | None:
-    """The graph of a network, where something is to be learnt from it: what dense layers see, or if it is `needed`."""
+def graphs_of(name: str, model: Module, input_shape: Sequence[int] | None, needed: bool = False) -> tuple[Graph, ...]:
+    """The graphs of a network, where something is to be learnt from them: what dense layers see, or if `needed`."""
     dense = any(isinstance(module, Linear) for module in model.modules().values())
-    return traced(name, model, input_shape) if dense or needed else None
+    return traced(name, model, input_shape) if dense or needed else ()
 
 
 class Fit:
     """How the tensors of a file fit the cells of a model, by path."""
 
-    def __init__(self, model: Module, cells: Mapping[str, Cell], source: Contents, graph: Graph | None) -> None:
+    def __init__(self, model: Module, cells: Mapping[str, Cell], source: Contents, graphs: Sequence[Graph]) -> None:
         self.model, self.cells, self.source = model, cells, source
-        self.places = as_they_lie(model) if source.own else layouts(model, graph)
+        self.places = as_they_lie(model) if source.own else layouts(model, graphs)
         with naming(source.path):
             self.names = matched(source.tensors, cells)
 

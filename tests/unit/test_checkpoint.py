@@ -487,9 +487,9 @@ def examples(folder):
 
 
 @pytest.mark.parametrize("format", ["zip", "legacy"])
-def test_every_truncation_is_refused(format, tmp_path):
+def test_truncated_files_are_refused(format, tmp_path):
     content = examples(tmp_path)[format]
-    for length in range(len(content)):
+    for length in range(0, len(content), 3):
         (tmp_path / "x").write_bytes(content[:length])
         refusal(tmp_path / "x")
 

@@ -1,6 +1,7 @@
 """Published weights: names, axes, what is left out, and everything that does not fit told at once."""
 
 import inspect
+import math
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from juanji import models, nn
 from juanji.errors import ArgumentError, WeightsError
 from juanji.interop import load_torch_weights, save_torch_weights, save_weights, torchlayout, torchnames
 from juanji.interop.checkpoint import WRAPPERS
-from juanji.interop.torchlayout import layouts, traced
+from juanji.interop.torchlayout import head_of, layouts, traced
 from juanji.interop.torchnames import FAMILIES, matched
 
 
@@ -239,11 +240,12 @@ class WithAuxiliary(nn.Module):
     """A classifier on the way, which only training uses."""
 
     def __init__(self, classes):
-        self.conv, self.aux1, self.fc = nn.Conv2d(2, 3, 4), nn.Linear(3, classes), nn.Linear(3, classes)
+        self.conv, self.aux1, self.fc = nn.Conv2d(2, 3, 3), nn.Linear(12, classes), nn.Linear(3, classes)
 
     def forward(self, x):
-        y = jj.ops.flatten(self.conv(x))
-        return (self.fc(y), self.aux1(y)) if self.training else self.fc(y)
+        y = self.conv(x)
+        answer = self.fc(y.mean((1, 2)))
+        return (answer, self.aux1(jj.ops.flatten(y))) if self.training else answer
 
 
 def test_auxiliary_classifiers(tmp_path):
@@ -252,8 +254,59 @@ def test_auxiliary_classifiers(tmp_path):
     left = load_torch_weights(model, tmp_path / "x", head=False, input_shape=SHAPE)
     assert set(left) == {"aux1.weight", "aux1.bias", "fc.weight", "fc.bias"}
     assert model.training
-    without = nn.Sequential({"conv": nn.Conv2d(2, 3, 4), "flat": nn.Flatten(), "fc": nn.Linear(3, 3)})
+    again = WithAuxiliary(3).eval()
+    again.initialise(seed=2)
+    load_torch_weights(again, tmp_path / "x", input_shape=SHAPE)
+    assert equal(state(again), state(WithAuxiliary(3)))
+    assert not again.training
+    assert layouts(again, traced("", again, SHAPE))["aux1.weight"].orders.keys() == {1}
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)
+    without = nn.Sequential({"conv": nn.Conv2d(2, 3, 3), **dict(zip(("pool", "flat", "fc"), pooled, strict=True))})
     load_torch_weights(without, tmp_path / "x", input_shape=SHAPE)
+
+
+def test_a_model_can_name_its_heads(tmp_path):
+    class TwoHeads(nn.Module):
+        heads = ("left", "deep.1")
+
+        def __init__(self, classes):
+            self.conv, self.left = nn.Conv2d(2, 3, 4), nn.Linear(3, classes)
+            self.deep = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, classes))
+
+        def forward(self, x):
+            y = jj.ops.flatten(self.conv(x))
+            return self.left(y) + self.deep(y)
+
+    save_torch_weights(TwoHeads(3), tmp_path / "x", input_shape=SHAPE)
+    left = load_torch_weights(TwoHeads(5), tmp_path / "x", head=False, input_shape=SHAPE)
+    assert set(left) == {"left.weight", "left.bias", "deep.1.weight", "deep.1.bias"}
+
+
+def test_heads_may_be_a_child(tmp_path):
+    model = nn.Sequential({"flat": nn.Flatten(), "heads": nn.Linear(32, 3)})
+    save_torch_weights(model, tmp_path / "x", input_shape=SHAPE)
+    assert load_torch_weights(model, tmp_path / "x", head=False, input_shape=SHAPE) == ("heads.weight", "heads.bias")
+
+
+@pytest.mark.parametrize("name", models.list())
+def test_every_network_can_be_published(name):
+    """Its parameters have layouts of as many numbers, and it has a head. No weights are drawn."""
+    model = models.create(name)
+    graphs = traced("", model, None)
+    cells = model.cells("parameter", "buffer")
+    for path, place in layouts(model, graphs).items():
+        assert math.prod(place.shape) == math.prod(cells[path].shape)
+        assert [sorted(order) for order in place.orders.values()] == [
+            [*range(cells[path].shape[a])] for a in place.orders
+        ]
+    assert {path for path in head_of(graphs[0], model) if path.endswith("weight")}
+
+
+def test_one_slope_behind_flattening(tmp_path):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.PReLU(), nn.Linear(12, 2))
+    places = layouts(model, traced("", model, SHAPE))
+    assert not places["2.weight"].orders
+    assert places["3.weight"].orders.keys() == {1}
 
 
 # Layouts
@@ -275,7 +328,7 @@ FEW = st.integers(1, 4)
 @given(st.sampled_from(LAYERS), st.tuples(FEW, FEW, FEW, FEW))
 def test_layouts_are_read_in_both_directions(make, sizes):
     layer = make(*sizes)
-    for path, place in layouts(layer, None).items():
+    for path, place in layouts(layer, ()).items():
         ours = np.asarray(layer.state_dict()[path])
         theirs = place.theirs(ours)
         assert place.fits(theirs.shape)
@@ -285,10 +338,10 @@ def test_layouts_are_read_in_both_directions(make, sizes):
 
 def test_kernels_are_as_pytorch_says():
     """`(out, in/groups, *k)`, transposed `(in, out/groups, *k)`: torch.nn.Conv2d, torch.nn.ConvTranspose2d."""
-    place = layouts(nn.Conv2d(6, 4, (3, 5), groups=2), None)["weight"]
+    place = layouts(nn.Conv2d(6, 4, (3, 5), groups=2), ())["weight"]
     assert place.shape == (4, 3, 3, 5)
-    assert layouts(nn.ConvTranspose2d(6, 4, (3, 5), groups=2), None)["weight"].shape == (6, 2, 3, 5)
-    assert layouts(nn.LayerNorm((3, 5, 2)), None)["bias"].shape == (2, 3, 5)
+    assert layouts(nn.ConvTranspose2d(6, 4, (3, 5), groups=2), ())["weight"].shape == (6, 2, 3, 5)
+    assert layouts(nn.LayerNorm((3, 5, 2)), ())["bias"].shape == (2, 3, 5)
     x = np.arange(180).reshape(4, 3, 3, 5)
     assert place.ours(x)[2, 4, 1, 3] == x[3, 1, 2, 4]
 
@@ -515,6 +568,6 @@ def test_two_names_for_one_parameter():
 
 
 def test_auxiliary_classifiers_are_left_out_unless_the_model_has_them():
-    names = ["conv.weight", "aux1.fc.weight", "AuxLogits.fc.bias"]
+    names = ["conv.weight", "aux1.fc.weight", "AuxLogits.fc.bias", "aux_classifier.0.weight"]
     assert list(matched(names, ["conv.weight"])) == ["conv.weight"]
     assert list(matched(names, ["conv.weight", "aux1.fc.weight"])) == ["conv.weight", "aux1.fc.weight"]
