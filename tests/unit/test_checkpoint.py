@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from juanji.errors import WeightsError
 from juanji.interop import checkpoint, pickles
@@ -184,6 +185,14 @@ def test_what_stands_beside_the_weights(tmp_path):
         "state_dict": Raw(ordered.code + metadata),
     }
     assert list(read(archive(tmp_path / "x", program(value), BYTES))) == ["weight", "scale"]
+
+
+def test_text_as_python_2_wrote_it(tmp_path):
+    """Byte strings, and an OrderedDict made of a list of pairs."""
+    pair = b"](" + b"U\x06weight" + code(WEIGHT) + b"e"
+    state = named("collections", "OrderedDict") + b"](" + pair + b"e" + b"\x85R"
+    value = b"}" + b"T" + struct.pack("<i", 10) + b"state_dict" + state + b"s"
+    assert list(read(archive(tmp_path / "x", program(Raw(value)), BYTES))) == ["weight"]
 
 
 def test_parameters_are_their_tensors(tmp_path):
@@ -483,10 +492,11 @@ def examples(folder):
     return {
         "zip": archive(folder / "zip", program(small), {"0": BYTES["0"]}, byteorder="little").read_bytes(),
         "legacy": legacy(folder / "legacy", {"weight": weight}, [("0", 24, BYTES["0"])]).read_bytes(),
+        "safetensors": save({"weight": A.reshape(2, 12), "scale": np.array([1, 2, 3], "f2")}),
     }
 
 
-@pytest.mark.parametrize("format", ["zip", "legacy"])
+@pytest.mark.parametrize("format", ["zip", "legacy", "safetensors"])
 def test_truncated_files_are_refused(format, tmp_path):
     content = examples(tmp_path)[format]
     for length in range(0, len(content), 3):
@@ -508,7 +518,7 @@ def survives(path, content):
 FUZZ = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.mark.parametrize("format", ["zip", "legacy"])
+@pytest.mark.parametrize("format", ["zip", "legacy", "safetensors"])
 @FUZZ
 @given(changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4))
 def test_any_bytes_can_change(tmp_path, format, changes):

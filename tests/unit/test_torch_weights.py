@@ -296,9 +296,7 @@ def test_every_network_can_be_published(name):
     cells = model.cells("parameter", "buffer")
     for path, place in layouts(model, graphs).items():
         assert math.prod(place.shape) == math.prod(cells[path].shape)
-        assert [sorted(order) for order in place.orders.values()] == [
-            [*range(cells[path].shape[a])] for a in place.orders
-        ]
+        assert all(sorted(order) == [*range(cells[path].shape[axis])] for axis, order in place.orders.items())
     assert {path for path in head_of(graphs[0], model) if path.endswith("weight")}
 
 
