@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, Literal
 from juanji.errors import WeightsError
 from juanji.graph import Array
 from juanji.interop import archive
-from juanji.interop.pickles import Function, Machine, ordered
-from juanji.interop.stored import DTYPES, Storage, Stored, contiguous
+from juanji.interop.pickles import Function, Machine, is_key, ordered
+from juanji.interop.stored import DTYPES, Storage, Stored, contiguous, is_size
 from juanji.interop.weights import METADATA, opened
 
 LARGEST = 16_000_000  # bytes of a table of contents; that of a thousand tensors takes 150,000
@@ -120,7 +120,7 @@ class Storages:
     def __call__(self, identity: Any) -> Storage:
         """The storage of a persistent id ("storage", type, key, device, count)."""
         kind, dtype, key, _, count, *view = identity
-        if kind != "storage" or not isinstance(key, str) or type(count) is not int or count < 0:
+        if kind != "storage" or not (isinstance(dtype, str) and isinstance(key, str) and is_size(count)):
             raise ValueError("a persistent id that is none of a storage")
         if any(part is not None for part in view):
             raise ValueError("a storage that is a view of another, which PyTorch has not written since version 0.4")
@@ -210,7 +210,7 @@ def from_legacy(file: BinaryIO, path: str) -> Contents:
     if (magic, protocol) != (MAGIC, PROTOCOL):
         raise ValueError("a pickle that torch.save did not write")
     end, place = file.seek(0, 2), head.tell()
-    if type(keys) is not list or set(keys) != set(storages.found):
+    if type(keys) is not list or not all(map(is_key, keys)) or set(keys) != set(storages.found):
         raise ValueError("the storages are not those that the objects speak of")
     for key in keys:
         storage = storages.found[key]

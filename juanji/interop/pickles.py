@@ -18,7 +18,6 @@ from typing import Any, BinaryIO
 from juanji.errors import WeightsError
 
 MOST_STEPS = 1_000_000  # the table of contents of a thousand tensors takes thirty thousand
-SCALARS = (str, bytes, int, float, bool, type(None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +113,7 @@ class Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Function) or type(arguments) is not tuple:
             raise TypeError("a call of what is no function")
-        self.spend(sum(len(x) for x in arguments if isinstance(x, list | tuple | dict)))
+        self.spend(sum(len(x) for x in arguments if hasattr(x, "__len__")))
         self.push(function.call(*arguments))
 
     def build(self, _: Any) -> None:
@@ -124,11 +123,16 @@ class Machine:
 
 
 def pairs(items: list[Any]) -> dict[Any, Any]:
-    """Keys and values by turns as a dictionary. Keys are scalars: the hash of nested tuples can take for ever."""
+    """Keys and values by turns as a dictionary."""
     keys = items[::2]
-    if len(items) % 2 or not all(type(key) in SCALARS for key in keys):
+    if len(items) % 2 or not all(map(is_key, keys)):
         raise TypeError("keys of a dictionary are text or numbers")
     return dict(zip(keys, items[1::2], strict=True))
+
+
+def is_key(value: Any) -> bool:
+    """Whether a value can be the key of a dictionary. The hashes of nested tuples and huge numbers take for ever."""
+    return type(value) in (str, bytes, float, bool, type(None)) or (type(value) is int and value.bit_length() <= 64)
 
 
 def ordered(entries: Any = ()) -> dict[Any, Any]:

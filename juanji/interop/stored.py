@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -28,7 +28,7 @@ DTYPES = {
     "U8": "u1",
     "BOOL": "?",
 }
-MOST_AXES = 32
+MOST_AXES, MOST_NUMBERS = 32, 2**63
 
 
 @dataclass(eq=False)
@@ -78,8 +78,8 @@ class Stored:
         numbers = (self.offset, *self.shape, *self.strides)
         if len(self.shape) > MOST_AXES or len(self.shape) != len(self.strides):
             raise ValueError(f"a tensor of {len(self.shape)} axes with {len(self.strides)} strides")
-        if not all(type(n) is int and n >= 0 for n in numbers):
-            raise ValueError("sizes, strides and offset of a tensor are whole numbers, 0 or more")
+        if not all(map(is_size, numbers)):
+            raise ValueError("sizes, strides and offset of a tensor are whole numbers of 0 to 2⁶³ − 1")
         last = sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
         if all(self.shape) and self.offset + last >= self.storage.count:
             raise ValueError(f"a tensor {self.shape} reaches beyond its {self.storage.count} numbers")
@@ -100,6 +100,11 @@ class Stored:
         steps = [stride * numbers.itemsize for stride in self.strides]
         array = np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, steps, writeable=False)
         return widened(array) if self.dtype == "BF16" else array
+
+
+def is_size(value: Any) -> bool:
+    """Whether a value can count or number what is in memory. Arithmetic on much larger numbers takes for ever."""
+    return type(value) is int and 0 <= value < MOST_NUMBERS
 
 
 def widened(bits: Array) -> Array:

@@ -22,13 +22,22 @@ from juanji.tensor import Tensor, trace
 
 Axes = Callable[[int], Sequence[int]]
 
+
+def kernel(rank: int) -> Sequence[int]:
+    """(*k, in/groups, out) of (out, in/groups, *k); transposed, (*k, out/groups, in) of (in, out/groups, *k)."""
+    return (*range(2, rank), 1, 0)
+
+
+def image(rank: int) -> Sequence[int]:
+    """(*X, C) of (C, *X)."""
+    return (*range(1, rank), 0)
+
+
 # Which axis of PyTorch's, of so many, each of ours is. Whatever is not in the table has its axes in the same order.
-KERNEL: Axes = lambda rank: (*range(2, rank), 1, 0)  # noqa: E731  (out, in, *k), transposed (in, out, *k)
-CHANNELS: Axes = lambda rank: (*range(1, rank), 0)  # noqa: E731  (C, *X)
 AXES: dict[tuple[type[Module], str], Axes] = {
-    (ConvNd, "weight"): KERNEL,
-    (LayerNorm, "weight"): CHANNELS,
-    (LayerNorm, "bias"): CHANNELS,
+    (ConvNd, "weight"): kernel,
+    (LayerNorm, "weight"): image,
+    (LayerNorm, "bias"): image,
 }
 
 

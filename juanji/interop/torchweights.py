@@ -15,7 +15,7 @@ from juanji.interop.checkpoint import Contents, contents, naming
 from juanji.interop.files import write_atomically
 from juanji.interop.torchlayout import as_they_lie, head_of, layouts, traced
 from juanji.interop.torchnames import UNUSED, matched
-from juanji.nn import Linear, Module
+from juanji.nn import Flatten, Linear, Module
 from juanji.tensor import Tensor
 
 
@@ -33,7 +33,7 @@ def load_torch_weights(
     head         False leaves the classifier as it is, so that the file may be one for other classes, and whatever only
                  training uses; None does so unless the file's fits. The classifier is the last layer with parameters,
                  or the layers whose paths the model itself lists as `heads`
-    input_shape  (H, W, C) of the images, for a network with dense layers that `models.create` did not make
+    input_shape  (H, W, C) of the images, for a network that `models.create` did not make and that has Flatten or Linear
 
     Axes, and the order of features behind a flattened image, become juanji's; float16, bfloat16 and float64 become the
     model's dtype. `num_batches_tracked` is passed over. Returns the paths that were left as they are, none unless
@@ -73,8 +73,8 @@ def save_torch_weights(model: Module, file: str | Path, *, input_shape: Sequence
 
 def graphs_of(name: str, model: Module, input_shape: Sequence[int] | None, needed: bool = False) -> tuple[Graph, ...]:
     """The graphs of a network, where something is to be learnt from them: what dense layers see, or if `needed`."""
-    dense = any(isinstance(module, Linear) for module in model.modules().values())
-    return traced(name, model, input_shape) if dense or needed else ()
+    needed |= any(isinstance(module, Flatten | Linear) for module in model.modules().values())
+    return traced(name, model, input_shape) if needed else ()
 
 
 class Fit:
