@@ -1,7 +1,6 @@
 """Exchange with files and other libraries: weights in the safetensors format, and published ones of PyTorch."""
 
 from juanji.interop.files import write_atomically
-from juanji.interop.hub import weight_file
 from juanji.interop.torchweights import load_torch_weights, save_torch_weights
 from juanji.interop.weights import load_weights, read_metadata, save_weights
 
@@ -11,6 +10,5 @@ __all__ = [
     "read_metadata",
     "save_torch_weights",
     "save_weights",
-    "weight_file",
     "write_atomically",
 ]

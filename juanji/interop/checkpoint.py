@@ -123,7 +123,7 @@ class Storages:
         if kind != "storage" or not (isinstance(dtype, str) and isinstance(key, str) and is_size(count)):
             raise ValueError("a persistent id that is none of a storage")
         if any(part is not None for part in view):
-            raise ValueError("a storage that is a view of another, which PyTorch has not written since version 0.4")
+            raise ValueError("a storage that is a view of another, as only early versions of PyTorch wrote")
         known = self.found.get(key)
         if known is None:
             known = self.found[key] = Storage(dtype, count)

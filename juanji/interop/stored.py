@@ -35,14 +35,14 @@ MOST_AXES, MOST_NUMBERS = 32, 2**63
 class Storage:
     """Numbers that lie side by side in a file, for one tensor or several.
 
-    start  the first byte; None until it is known
+    start  the first byte
     crc    the CRC-32 of the bytes, 0 where there is none
     order  of the bytes of a number: "<", the lowest first, or ">"
     """
 
     dtype: str
     count: int
-    start: int | None = None
+    start: int = 0
     crc: int = 0
     order: Literal["<", ">"] = "<"
 
@@ -53,7 +53,7 @@ class Storage:
 
     def read(self, file: BinaryIO) -> Array:
         """The numbers (count,). Raises ValueError where the file ends before, or the bytes were changed."""
-        file.seek(self.start or 0)
+        file.seek(self.start)
         content = file.read(self.size)
         if len(content) != self.size:
             raise ValueError(f"{self.size} bytes at {self.start} reach beyond the end of the file")

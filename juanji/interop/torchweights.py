@@ -13,6 +13,7 @@ from juanji.errors import WeightsError
 from juanji.graph import Graph
 from juanji.interop.checkpoint import Contents, contents, naming
 from juanji.interop.files import write_atomically
+from juanji.interop.hub import weight_file
 from juanji.interop.torchlayout import as_they_lie, head_of, layouts, traced
 from juanji.interop.torchnames import UNUSED, matched
 from juanji.nn import Flatten, Linear, Module
@@ -29,7 +30,8 @@ def load_torch_weights(
     """Read parameters and buffers of `model` from a file of torchvision, timm, Hugging Face or PyTorch itself.
 
     file         safetensors, or what `torch.save` wrote (.pth, .pt, .bin) in either of its formats: a state dictionary,
-                 or a dictionary that holds one. Nothing in it is run. Files that `save_weights` wrote are read, too
+                 or a dictionary that holds one. Nothing in it is run. Files that `save_weights` wrote are read, too.
+                 "hf:REPOSITORY" or "hf:REPOSITORY@REVISION" is the file of the Hugging Face hub; see `weight_file`
     head         False leaves the classifier as it is, so that the file may be one for other classes, and whatever only
                  training uses; None does so unless the file's fits. The classifier is the last layer with parameters,
                  or the layers whose paths the model itself lists as `heads`
@@ -41,12 +43,13 @@ def load_torch_weights(
 
     Nothing is changed unless everything fits, and names and sizes are compared before numbers are read. Raises
     WeightsError, naming the file, that lists every missing, unknown and misfitting name; or for a file that is missing,
-    damaged, of another format, or holds more than data. Raises ArgumentError where input_shape is needed.
+    damaged, of another format, or holds more than data, or that the hub does not give. Raises ArgumentError where
+    input_shape is needed.
     """
     graphs = graphs_of("load_torch_weights", model, input_shape, needed=head is not True)
     cells = {path: cell for path, cell in model.cells("parameter", "buffer").items() if not UNUSED.search(path)}
     classifier = set() if head is True else head_of(graphs[0], model) & cells.keys()
-    with contents(file) as source:
+    with contents(weight_file(file)) as source:
         fit = Fit(model, cells, source, graphs)
         left = set() if head is None and fit.holds(classifier) else classifier
         fit.check(left, "head=False leaves a classifier for other classes out" if head else "")

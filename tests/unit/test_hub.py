@@ -10,7 +10,8 @@ import pytest
 from juanji import models
 from juanji.cli import main
 from juanji.errors import WeightsError
-from juanji.interop import load_weights, save_torch_weights, weight_file
+from juanji.interop import load_torch_weights, load_weights, save_torch_weights
+from juanji.interop.hub import weight_file
 
 
 class EntryNotFoundError(Exception):
@@ -92,6 +93,14 @@ def test_without_huggingface_hub(monkeypatch):
         weight_file("hf:a/b")
     assert "hf:a/b: huggingface_hub is needed to download weights" in str(caught.value)
     assert "fix       pip install 'juanji[hub]', or download the file" in str(caught.value)
+
+
+def test_weights_are_loaded_from_a_repository(hub, published):
+    hub.files["a/b", "model.safetensors", "v2"] = published / "10.safetensors"
+    model = models.create("perceptron", in_channels=1, input_size=8)
+    load_torch_weights(model, "hf:a/b@v2")
+    expected = models.create("perceptron", in_channels=1, input_size=8, seed=3)
+    assert np.array_equal(model.layers[0].weight, expected.layers[0].weight)
 
 
 # From the command line
