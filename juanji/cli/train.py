@@ -30,6 +30,10 @@ def train(
     precision: Annotated[
         str, typer.Option(help="float32; bfloat16, faster where the CPU multiplies it; auto, that where it can be had.")
     ] = Recipe.precision,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weights to begin with: a file (.safetensors, .pth, .pt, .bin) or hf:REPOSITORY."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = Recipe.seed,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the run, new or empty; else the first free runs/DATA-MODEL-NUMBER.")
@@ -45,19 +49,27 @@ def train(
     Training losses and accuracies are those on images that are moved and turned a little, with smoothed labels: they
     look worse than those of testing.
 
+    --weights begins with published weights of the same network (torchvision's, timm's, Hugging Face's) or with those
+    of another run, model.safetensors. A classifier for other classes begins anew. hf:timm/resnet18.a1_in1k takes the
+    file from the Hugging Face hub, for which huggingface_hub must be installed.
+
     Examples:
 
       juanji train digits
 
       juanji train digits --model lenet5 --epochs 5 --seed 1 --out runs/mine
+
+      juanji train digits --weights runs/mine/model.safetensors
     """
     recipe = Recipe(
         epochs=epochs, batch=batch, lr=lr, optimizer=optimizer,
         weight_decay=weight_decay, stop_epsilon=stop_epsilon, precision=precision, seed=seed,
     )  # fmt: skip
-    session = Session.start(data, model, recipe, out, size)
+    session = Session.start(data, model, recipe, out, size, weights)
     if not quiet:
         session.model.summary(session.dataset.shape)
+        if weights is not None:
+            print(f"\nweights of {weights}{anew(session)}")
         print(f"\n{len(session.dataset.train)} images to train on, {len(session.dataset.test)} to test on\n")
     try:
         run(session, quiet)
@@ -94,6 +106,10 @@ def run(session: Session, quiet: bool) -> None:
             console.print(line(epoch, epochs), highlight=False, soft_wrap=True)
 
         session.train(on_step, on_epoch)
+
+
+def anew(session: Session) -> str:
+    return f"; {', '.join(session.begun_anew)} begin anew" if session.begun_anew else ""
 
 
 def line(row: Epoch, epochs: int) -> str:

@@ -66,7 +66,8 @@ def free_folder(parent: Path, name: str) -> Path:
 class Config:
     """All that was chosen: with the weights it rebuilds the network, without them it makes the run again.
 
-    model  what `models.create` takes, `model.config`
+    model    what `models.create` takes, `model.config`
+    weights  where the network's first weights were read from, None for initial ones
     """
 
     model: dict[str, Any]
@@ -74,6 +75,7 @@ class Config:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     recipe: Recipe
+    weights: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         from importlib import metadata
@@ -84,6 +86,7 @@ class Config:
             "classes": list(self.classes),
             "preprocessing": asdict(self.preprocessing),
             "training": self.recipe.to_dict(),
+            "weights": self.weights,
             "versions": {
                 "juanji": metadata.version("juanji"),
                 "numpy": np.__version__,
@@ -105,6 +108,7 @@ class Config:
                 tuple(map(float, shown["std"])),
             ),
             recipe=Recipe.from_dict(values["training"]),
+            weights=values.get("weights"),  # which the first runs did not write
         )
 
     def load_data(self) -> Dataset:

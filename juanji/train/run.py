@@ -11,6 +11,7 @@ from typing import Any
 from juanji import data, models
 from juanji.data import Dataset, Preprocessing
 from juanji.engine.compiled import precision_here
+from juanji.interop import load_torch_weights
 from juanji.models.registry import entry
 from juanji.nn.module import Module
 from juanji.train.folder import Config, new_folder, save_run
@@ -29,6 +30,7 @@ class Session:
     history: tuple[Epoch, ...] = ()
     seconds: float = 0.0
     interrupted: bool = False
+    begun_anew: tuple[str, ...] = ()
 
     @classmethod
     def start(
@@ -38,10 +40,13 @@ class Session:
         recipe: Recipe,
         out: str | Path | None = None,
         size: int | None = None,
+        weights: str | None = None,
     ) -> Session:
         """Load the data, create the network, and save it in a new folder, once nothing can be wrong any more.
 
-        size  height and width of the images, the model's own by default
+        size     height and width of the images, the model's own by default
+        weights  a file, or hf:REPOSITORY, of weights to begin with, as `load_torch_weights` takes it; a classifier that
+                 does not fit, because it is for other classes, begins anew, and `begun_anew` names its parameters
 
         The run keeps the precision that the recipe's means on this machine.
         """
@@ -55,8 +60,9 @@ class Session:
             input_size=(height, width),
             seed=recipe.seed,
         )
-        config = Config(model.config, dataset.name, dataset.classes, Preprocessing.of(dataset.train), recipe)
-        session = cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model)
+        left = () if weights is None else load_torch_weights(model, weights, head=None)
+        config = Config(model.config, dataset.name, dataset.classes, Preprocessing.of(dataset.train), recipe, weights)
+        session = cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model, begun_anew=left)
         session.save()
         return session
 
