@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,12 @@ class Session:
         recipe: Recipe,
         out: str | Path | None = None,
         size: int | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Session:
         """Load the data, create the network, and save it in a new folder, once nothing can be wrong any more.
 
-        size  height and width of the images, the model's own by default
+        size     height and width of the images, the model's own by default
+        options  of the model, as `models.create` takes them: {"stem": "small", "width": 0.5}
 
         The run keeps the precision that the recipe's means on this machine.
         """
@@ -54,6 +56,7 @@ class Session:
             in_channels=channels,
             input_size=(height, width),
             seed=recipe.seed,
+            **(options or {}),
         )
         config = Config(model.config, dataset.name, dataset.classes, Preprocessing.of(dataset.train), recipe)
         session = cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model)
