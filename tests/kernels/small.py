@@ -10,31 +10,25 @@ from juanji import models, nn
 STEM = {"input_size": 16, "stem": "small"}
 # Fewer layers than published where a network is a long row of equal ones.
 SHALLOW = {"blocks": (1, 2, 2, 1)}
-OPTIONS = {
-    "perceptron": {"width": 1 / 2},
-    "cnn_small": {"width": 1 / 2},
-    "batchnorm_net": {"width": 1 / 2},
-    "lenet5": {"width": 1 / 2},
-    "lenet5_1998": {},
-    "alexnet": {"input_size": 63},
-    "alexnet_2012": {"input_size": 67},
-    "nin": {"input_size": 12},
-    **dict.fromkeys([name for name in models.list() if name.startswith("vgg")], {"input_size": 32}),
-    **dict.fromkeys(["inception_v1", "googlenet", "inception_v2"], STEM),
-    "inception_v3": {"input_size": 75, "aux": False},
-    "inception_v4": {"input_size": 75},
-    "highway": {"width": 1 / 2},
-    "highway_conv": {"input_size": 8, "width": 1 / 4},
-    **dict.fromkeys(["resnet18", "resnet34", "resnet50", "preact_resnet18", "deform_resnet18"], STEM),
-    **dict.fromkeys(["resnet101", "resnet152"], STEM | SHALLOW),
-    **dict.fromkeys(["resnet20", "resnet32", "resnet56"], {"input_size": 12}),
-    "densenet121": STEM | {"blocks": (2, 3, 3, 2)},
-    "squeezenet1_1": STEM,
-    "mobilenet_v2": STEM,
-    **dict.fromkeys(["fcn32s", "fcn16s", "fcn8s"], {"input_size": 32}),
-    "fcn_resnet50": {"input_size": 24, "blocks": (1, 1, 1, 1)},
-}
-
+GROUPS = [
+    (["perceptron", "cnn_small", "batchnorm_net", "lenet5", "highway"], {"width": 1 / 2}),
+    (["lenet5_1998"], {}),
+    (["alexnet"], {"input_size": 63}),
+    (["alexnet_2012"], {"input_size": 67}),
+    (["nin"], {"input_size": 12}),
+    ([name for name in models.list() if name.startswith("vgg")], {"input_size": 32}),
+    (["inception_v1", "googlenet", "inception_v2", "squeezenet1_1", "mobilenet_v2"], STEM),
+    (["inception_v3"], {"input_size": 75, "aux": False}),
+    (["inception_v4"], {"input_size": 75}),
+    (["highway_conv"], {"input_size": 8, "width": 1 / 4}),
+    (["resnet18", "resnet34", "resnet50", "preact_resnet18", "deform_resnet18"], STEM),
+    (["resnet101", "resnet152"], STEM | SHALLOW),
+    (["resnet20", "resnet32", "resnet56"], {"input_size": 12}),
+    (["densenet121"], STEM | {"blocks": (2, 3, 3, 2)}),
+    (["fcn32s", "fcn16s", "fcn8s"], {"input_size": 32}),
+    (["fcn_resnet50"], {"input_size": 24, "blocks": (1, 1, 1, 1)}),
+]
+OPTIONS = {name: options for names, options in GROUPS for name in names}
 
 # For what takes long: the others differ from these in nothing but the number of layers.
 ONE_OF_A_KIND = {

@@ -170,8 +170,8 @@ NAMES = {
     "vgg19_bn": ["features.49.weight", "features.50.running_mean", "classifier.6.weight"],
     "googlenet": [
         "conv1.conv.weight", "conv1.bn.num_batches_tracked", "inception3a.branch1.conv.weight",
-        "inception3a.branch2.0.conv.weight", "inception4e.branch3.1.bn.running_var", "inception5b.branch4.1.conv.weight",
-        "aux1.conv.conv.weight", "aux1.fc1.weight", "aux2.fc2.bias", "fc.weight",
+        "inception3a.branch2.0.conv.weight", "inception4e.branch3.1.bn.running_var",
+        "inception5b.branch4.1.conv.weight", "aux1.conv.conv.weight", "aux1.fc1.weight", "aux2.fc2.bias", "fc.weight",
     ],
     "inception_v3": [
         "Conv2d_1a_3x3.conv.weight", "Conv2d_3b_1x1.bn.weight", "Mixed_5b.branch1x1.conv.weight",
@@ -212,9 +212,9 @@ def test_names(name):
 
 def test_a_deformable_network_has_all_of_the_one_without():
     plain, deformable = models.create("resnet18").cells(), models.create("deform_resnet18").cells()
-    assert {path for path in deformable if path not in plain} == {
-        f"layer4.{block}.conv{i}.offset.{part}" for block, i, part in itertools.product((0, 1), (1, 2), ("weight", "bias"))
-    }  # fmt: skip
+    places = itertools.product((0, 1), (1, 2), ("weight", "bias"))
+    offsets = {f"layer4.{block}.conv{i}.offset.{part}" for block, i, part in places}
+    assert {path for path in deformable if path not in plain} == offsets
     assert {path: cell.shape for path, cell in plain.items()}.items() <= {
         path: cell.shape for path, cell in deformable.items()
     }.items()
@@ -303,8 +303,10 @@ def test_what_to_do_about_small_images():
         models.create("inception_v3", input_size=100)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "preact_resnet18", "deform_resnet18", "densenet121",
-                                  "googlenet", "inception_v1", "inception_v2", "mobilenet_v2", "squeezenet1_1"])  # fmt: skip
+WITH_STEMS = [name for name in models.MODELS if re.match("resnet(18|50)|preact|deform|dense|goo|.*_v[12]$|squ", name)]
+
+
+@pytest.mark.parametrize("name", WITH_STEMS)
 def test_small_stems_keep_more_of_small_images(name):
     large, small = (models.create(name, stem=stem, input_size=64, width=1 / 8) for stem in ("large", "small"))
     (_, h, w, c), (_, height, width, channels) = (traced(m, m.forward_features).shape for m in (large, small))
