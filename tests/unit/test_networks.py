@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from juanji.errors import ArgumentError, ShapeError
 from juanji.interop import load_weights, save_weights
 from juanji.models.inception_v2 import BLOCKS as V2
 from juanji.models.network import with_classes
+from juanji.summary import summarise
 
 every_network = pytest.mark.parametrize("name", models.MODELS)
 one_of_a_kind = pytest.mark.parametrize("name", slow_but(ONE_OF_A_KIND))
@@ -223,9 +225,13 @@ def test_a_deformable_network_has_all_of_the_one_without():
 # Shapes.
 
 
-def traced(model, function=None, batch=2):
+def graph_of(model, function=None, batch=2):
     config = model.config
-    return jj.trace(function or model, jj.Tensor.spec((batch, *config["input_size"], config["in_channels"]))).outputs
+    return jj.trace(function or model, jj.Tensor.spec((batch, *config["input_size"], config["in_channels"])))
+
+
+def traced(model, function=None, batch=2):
+    return graph_of(model, function, batch).outputs
 
 
 # Of full-size networks: the last feature map of one image.
@@ -525,3 +531,32 @@ MISTAKES = [
 def test_mistakes(name, options, text):
     with pytest.raises(ArgumentError, match=re.escape(text)):
         models.create(name, **options)
+
+
+# The page about them.
+
+
+ROW = re.compile(r"^\| `(\w+)` \| (\d+)×(\d+)×(\d+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", re.MULTILINE)
+PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
+
+
+def test_the_page_has_every_network_with_its_figures():
+    rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
+    assert [name for name, *_ in rows] == list(models.MODELS)
+    for name, *written in rows:
+        *images, classes, parameters, multiplications = (int(number.replace(",", "")) for number in written)
+        model = models.create(name, classes=classes)
+        assert images == [*model.config["input_size"], model.config["in_channels"]], name
+        figures = summarise(graph_of(model.eval(), batch=1))
+        assert (figures.parameters, figures.multiplications) == (parameters, multiplications), name
+
+
+def test_the_page_says_something_of_every_network():
+    text = PAGE.read_text(encoding="utf-8")
+    told = text[text.index("## Perceptron") :]
+    missing = {name for name in models.MODELS if f"`{name.removesuffix('_bn')}`" not in told}
+    assert not missing
+    drawings = "".join(re.findall(r"```text\n(.*?)```", told, re.DOTALL))
+    assert not [family for family in ("alexnet", "nin", "vgg", "highway", "densenet", "fcn") if family not in drawings]
+    for note in ("000", "001", "002 §4.4.1", "002 §4.4.2", "002 §4.4.3", "002 §4.4.4", "002 §4.6", "003", "004 §10"):
+        assert note in told
