@@ -1,6 +1,6 @@
 """A fully convolutional network learns to cut out discs, squares and triangles from textured backgrounds.
 
-Run it with `python examples/segmentation.py`; it needs a minute or two on two cores. Images are generated, of 64×64
+Run it with `python examples/segmentation.py`; it needs a minute or two on two cores. Images are generated, of 96×96
 pixels with one or two shapes each, in colours and textures that tell nothing about the shape. The network is FCN-8s
 with an eighth of its channels (002 §4.6). What counts at the end is the mean intersection over union: for each class
 the pixels that are of it and were found, divided by those that are of it or were found.
@@ -13,8 +13,8 @@ import numpy as np
 
 import juanji as jj
 
-SIZE, CLASSES = 64, ("background", "disc", "square", "triangle")
-STEPS, BATCH, RATE = 2000, 16, 2e-3
+SIZE, CLASSES = 96, ("background", "disc", "square", "triangle")
+STEPS, BATCH, RATE = 1200, 16, 2e-3
 
 
 def texture(rng, n):
@@ -28,11 +28,9 @@ def texture(rng, n):
 
 def masks(rng, n):
     """n shapes, one a mask (n, SIZE, SIZE), and which they are (n,)."""
-    y, x = (
-        np.mgrid[:SIZE, :SIZE].astype("float32")[:, None]
-        - rng.uniform(0.25, 0.75, (2, n, 1, 1)).astype("float32") * SIZE
-    )
-    radius, turn = (rng.uniform(*ends, (n, 1, 1)).astype("float32") for ends in ((12, 22), (0, 2 * np.pi)))
+    centres = rng.uniform(0.25 * SIZE, 0.75 * SIZE, (2, n, 1, 1)).astype("float32")
+    y, x = np.mgrid[:SIZE, :SIZE].astype("float32")[:, None] - centres
+    radius, turn = (rng.uniform(*ends, (n, 1, 1)).astype("float32") for ends in ((20, 34), (0, 2 * np.pi)))
     kind = rng.integers(1, 4, n)
     u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     disc = np.hypot(u, v) < radius
@@ -44,7 +42,7 @@ def masks(rng, n):
 def scenes(rng, n):
     """Images (n, SIZE, SIZE, 3) and the class of every pixel (n, SIZE, SIZE)."""
     images, labels = texture(rng, n), np.zeros((n, SIZE, SIZE), np.int64)
-    for shown in (1.0, 0.4):
+    for shown in (1.0, 0.3):
         mask, kind = masks(rng, n)
         mask &= rng.random((n, 1, 1)) < shown
         images = np.where(mask[..., None], texture(rng, n), images)

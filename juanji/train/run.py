@@ -14,7 +14,7 @@ from juanji.engine.compiled import precision_here
 from juanji.models.registry import entry
 from juanji.nn.module import Module
 from juanji.train.folder import Config, new_folder, save_run
-from juanji.train.loop import Epoch, Step, fit, restore, snapshot
+from juanji.train.loop import Epoch, Step, check_classes, fit, restore, snapshot
 from juanji.train.recipe import Recipe
 
 
@@ -58,7 +58,9 @@ class Session:
             seed=recipe.seed,
             **(options or {}),
         )
-        config = Config(model.config, dataset.name, dataset.classes, Preprocessing.of(dataset.train), recipe)
+        preprocessing = Preprocessing.of(dataset.train)
+        check_classes(model, dataset, preprocessing)
+        config = Config(model.config, dataset.name, dataset.classes, preprocessing, recipe)
         session = cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model)
         session.save()
         return session

@@ -11,7 +11,15 @@ from juanji import nn
 
 # Compiled in a second or two. All others are slow, for nothing but the time that it takes to write their kernels.
 QUICK = {"perceptron", "lenet5", "nin", "vgg11_bn", "highway", "highway_conv", "resnet18"}
-RATES = {"lenet5_1998": 1e-3, "vgg13": 1e-3, "vgg16": 1e-3, "vgg19": 1e-3, "squeezenet1_1": 1e-3, "fcn32s": 1e-3}
+RATES = {
+    "lenet5_1998": 1e-3,
+    "alexnet_2012": 1e-3,
+    "vgg13": 1e-3,
+    "vgg16": 1e-3,
+    "vgg19": 1e-3,
+    "squeezenet1_1": 1e-3,
+    "fcn32s": 1e-3,
+}
 
 
 def training_step(model, optimizer):
