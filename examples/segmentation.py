@@ -28,9 +28,9 @@ def texture(rng, n):
 
 def masks(rng, n):
     """n shapes, one a mask (n, SIZE, SIZE), and which they are (n,)."""
-    centres = rng.uniform(0.25 * SIZE, 0.75 * SIZE, (2, n, 1, 1)).astype("float32")
+    centres = rng.uniform(0.3 * SIZE, 0.7 * SIZE, (2, n, 1, 1)).astype("float32")
     y, x = np.mgrid[:SIZE, :SIZE].astype("float32")[:, None] - centres
-    radius, turn = (rng.uniform(*ends, (n, 1, 1)).astype("float32") for ends in ((20, 34), (0, 2 * np.pi)))
+    radius, turn = (rng.uniform(*ends, (n, 1, 1)).astype("float32") for ends in ((24, 38), (0, 2 * np.pi)))
     kind = rng.integers(1, 4, n)
     u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     disc = np.hypot(u, v) < radius
@@ -47,7 +47,7 @@ def scenes(rng, n):
         mask &= rng.random((n, 1, 1)) < shown
         images = np.where(mask[..., None], texture(rng, n), images)
         labels = np.where(mask, kind[:, None, None], labels)
-    return images + 0.15 * rng.standard_normal(images.shape, "float32"), labels
+    return images + 0.1 * rng.standard_normal(images.shape, "float32"), labels
 
 
 def intersection_over_union(predicted, labels):
