@@ -125,8 +125,9 @@ class Stateful:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Cell | Stateful):
-            self._forget(name)
             place: dict[str, Any] = self._cells if isinstance(value, Cell) else self._children
+            if name not in place:  # what is replaced keeps its place in the order
+                self._forget(name)
             place[name] = value
             self._settle(self.place)
         elif name in self._cells:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from juanji import models
+from juanji.cli.options import settings
 from juanji.errors import ArgumentError
 from juanji.summary import summarise
 from juanji.tensor import Tensor, trace
@@ -24,6 +25,13 @@ def summary(
         ),
     ] = None,
     classes: Annotated[int, typer.Option(help="How many classes it tells apart.")] = 10,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An option of the network, such as width=0.5 or stem=small; may be given several times.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a network's layers: output shape, parameters, multiplications for one image, receptive field.
@@ -33,8 +41,11 @@ def summary(
       juanji summary lenet5_1998
 
       juanji summary lenet5 --input 32,32,3 --classes 100
+
+      juanji summary resnet18 --input 32,32,3 --option stem=small
     """
-    network = models.create(model, classes=classes, **({} if size is None else parse(size)))
+    chosen = settings("summary", option or []) | ({} if size is None else parse(size))
+    network = models.create(model, classes=classes, **chosen)
     image = Tensor.spec((1, *network.config["input_size"], network.config["in_channels"]))
     result = summarise(trace(network.eval(), image))
     print(json.dumps(result.to_dict(), ensure_ascii=False) if as_json else result)

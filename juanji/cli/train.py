@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from juanji.cli.options import settings
 from juanji.errors import NonFiniteError
 from juanji.train import Epoch, Recipe, Session, Step
 
@@ -26,6 +27,13 @@ def train(
     ] = Recipe.stop_epsilon,
     size: Annotated[
         int | None, typer.Option(help="Height and width of the images, in pixels.  [default: the network's own]")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An option of the network, such as width=0.5 or stem=small; may be given several times.",
+        ),
     ] = None,
     precision: Annotated[
         str, typer.Option(help="float32; bfloat16, faster where the CPU multiplies it; auto, that where it can be had.")
@@ -60,12 +68,14 @@ def train(
       juanji train digits --model lenet5 --epochs 5 --seed 1 --out runs/mine
 
       juanji train digits --weights runs/mine/model.safetensors
+
+      juanji train digits --model googlenet --size 32 --option stem=small --option width=0.25
     """
     recipe = Recipe(
         epochs=epochs, batch=batch, lr=lr, optimizer=optimizer,
         weight_decay=weight_decay, stop_epsilon=stop_epsilon, precision=precision, seed=seed,
     )  # fmt: skip
-    session = Session.start(data, model, recipe, out, size, weights)
+    session = Session.start(data, model, recipe, out, size, settings("train", option or []), weights)
     if not quiet:
         session.model.summary(session.dataset.shape)
         if weights is not None:

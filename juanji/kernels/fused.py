@@ -362,10 +362,11 @@ class Summing:
         """Sums for as many vectors along the last axis as fit together; the last block may be smaller."""
         lowering, size, t = self.lowering, self.axes[self.lane_axis].size, self.lowering.text  # type: ignore[index]
         full, step = size // (self.width * together), self.width * together
-        start = lowering.times(block, step)
 
         def whole() -> None:
-            self.block(start, [None] * together)
+            # Of the numbers of blocks, those of whole ones: where they end, index arithmetic asks what lies outside.
+            number = block if full * step == size else lowering.place_of(lowering.integer(block), 0, full - 1)
+            self.block(lowering.times(number, step), [None] * together)
 
         def last() -> None:
             rest = size - full * step
@@ -401,7 +402,6 @@ class Summing:
         start, size = self.start.shifted(v * self.width), self.axes[self.lane_axis].size  # type: ignore[index]
         self.lowering.mask = self.masks[v]
         self.lowering.active = self.width if start.terms else min(self.width, size - start.const)
-        self.lowering.walked.update(name for name, _ in start.terms)
         self.counters[self.lane_axis] = Index(start.const, start.terms, 1)  # type: ignore[index]
 
     def place(self) -> Indices:

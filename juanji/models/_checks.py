@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from juanji.errors import ShapeError, describe
+from juanji.nn import Conv2d, Module
+from juanji.nn.pool import PoolNd
+from juanji.ops.convspec import plan
 from juanji.tensor import Tensor
 
 Size = tuple[int, int]
 
 
-def check_minimum(name: str, size: Size, left: Callable[[int], int]) -> tuple[int, int]:
-    """What is left of images of that size, by `left` along each axis. Raises ShapeError, with the minimum, for none."""
+def size_after(modules: Sequence[Module]) -> Callable[[int], int]:
+    """What convolutions and poolings, in that order and among other modules, leave of so many pixels; 0 for none.
+
+    Of modules that run side by side one is enough. Both axes are taken to be alike.
+    """
+    steps = [module for module in modules if isinstance(module, Conv2d | PoolNd)]
+
+    def left(size: int) -> int:
+        for step in steps:
+            size = size_after_one(step, size)
+            if size < 1:
+                return 0
+        return size
+
+    return left
+
+
+def size_after_one(step: Any, size: int) -> int:
+    windows = (size, size), step.kernel_size, step.stride, step.padding, getattr(step, "dilation", 1)
+    try:
+        return plan(step.class_name, *windows, ceil=getattr(step, "ceil_mode", False)).output[0]
+    except ShapeError:
+        return 0
+
+
+def check_minimum(
+    name: str, size: Size, left: Callable[[int], int], fix: str = "the model 'perceptron'"
+) -> tuple[int, int]:
+    """What is left of images of that size, by `left` along each axis. Raises ShapeError, with the minimum, for none.
+
+    fix  what else to do about it than to take larger images
+    """
     if min(left(n) for n in size) < 1:
-        least = next(n for n in range(1, 10_000) if left(n) >= 1)
+        least = next(n for n in itertools.count(1) if left(n) >= 1)
         raise ShapeError(
             f"{name}: the images are too small",
             received=f"input_size {size}",
             rule=f"at least {least}×{least}, so that a pixel is left after the last pooling",
-            fix=f"input_size={least} or more, or the model 'perceptron'",
+            fix=f"input_size={least} or more, or {fix}",
         )
     return left(size[0]), left(size[1])
 

@@ -10,14 +10,15 @@ from typing import Any
 
 from juanji.checks import counts
 from juanji.errors import ArgumentError
-from juanji.models._checks import Size, check_minimum, expect
-from juanji.nn import BatchNorm2d, Conv2d, Linear, MaxPool2d, Module
+from juanji.models._checks import Size, check_minimum
+from juanji.models.network import Network
+from juanji.nn import BatchNorm2d, Conv2d, Linear, MaxPool2d
 from juanji.ops.math import relu
 from juanji.ops.movement import flatten
 from juanji.tensor import Tensor
 
 
-class ConvNet(Module):
+class ConvNet(Network):
     """Blocks of convolution, batch normalisation if wanted, 2×2 max pooling and ReLU; then dense layers with ReLU.
 
     channels    outputs of the convolutions `conv1`, `conv2`, …
@@ -41,12 +42,14 @@ class ConvNet(Module):
         hidden: Sequence[int] = (128,),
         same_first: bool = False,
         batch_norm: bool = False,
+        width: float = 1.0,
     ) -> None:
-        for width in (*channels, *hidden):
-            counts(name, widths=width)
+        super().__init__(name, classes, in_channels, input_size, width)
+        for number in (*channels, *hidden):
+            counts(name, widths=number)
         if not channels:
             raise ArgumentError(f"{name}: no convolution", received="channels=()", rule="at least one")
-        self.name, self.input_size, self.in_channels = name, input_size, in_channels
+        channels, hidden = [self.wide(m) for m in channels], [self.wide(n) for n in hidden]
         self.blocks, self.dense, self.batch_norm = len(channels), len(hidden) + 1, batch_norm
         paddings = ["same" if same_first and not i else 0 for i in range(self.blocks)]
         widths = itertools.pairwise([in_channels, *channels])
@@ -56,6 +59,7 @@ class ConvNet(Module):
         features = math.prod(left) * channels[-1]
         for i, (n, m) in enumerate(itertools.pairwise([features, *hidden, classes]), 1):
             setattr(self, f"fc{i}", Linear(n, m))
+        self.heads = (f"fc{self.dense}",)
 
     def add_block(self, i: int, conv: Conv2d) -> None:
         setattr(self, f"conv{i}", conv)
@@ -63,20 +67,19 @@ class ConvNet(Module):
             setattr(self, f"bn{i}", BatchNorm2d(conv.out_channels))
         setattr(self, f"pool{i}", MaxPool2d(2))
 
-    def forward(self, x: Any) -> Tensor:
-        x = self.features(x)
+    def forward_head(self, features: Tensor) -> Tensor:
+        x = flatten(features)
         for i in range(1, self.dense):
             x = relu(getattr(self, f"fc{i}")(x))
         return getattr(self, f"fc{self.dense}")(x)
 
-    def features(self, x: Any) -> Tensor:
-        """What the dense layers see: (N, features)."""
-        x = expect(self.name, x, self.input_size, self.in_channels)
+    def forward_features(self, x: Any) -> Tensor:
+        x = self.images(x)
         for i in range(1, self.blocks + 1):
             x = getattr(self, f"conv{i}")(x)
             x = getattr(self, f"bn{i}")(x) if self.batch_norm else x
             x = relu(getattr(self, f"pool{i}")(x))
-        return flatten(x)
+        return x
 
 
 def pixels_left(size: int, *, kernel: int, paddings: Sequence[str | int]) -> int:

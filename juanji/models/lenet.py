@@ -13,8 +13,9 @@ from juanji import random
 from juanji.cell import Cell
 from juanji.errors import ArgumentError
 from juanji.graph import Array
-from juanji.models._checks import Size, expect
+from juanji.models._checks import Size
 from juanji.models.convnet import ConvNet
+from juanji.models.network import Network, with_classes
 from juanji.nn import Conv2d, Linear, Module, PartialConv2d, TrainablePool2d, init
 from juanji.ops.activation import scaled_tanh
 from juanji.ops.math import square
@@ -73,7 +74,12 @@ class RadialBasis(Module):
         return f"{features}, {classes}"
 
 
-class LeNet5Of1998(Module):
+@with_classes.register
+def pictures(layer: RadialBasis, classes: int) -> Module:
+    return RadialBasis(codes(classes))
+
+
+class LeNet5Of1998(Network):
     """The network of figure 2: 60,000 trained parameters for 32×32×1 images.
 
     layer   what it does                                                                  trained
@@ -89,7 +95,10 @@ class LeNet5Of1998(Module):
     of the first ten classes are digits; further classes get random ±1 codes, so the trained parameters stay the same.
     """
 
+    heads = ("output",)
+
     def __init__(self, name: str, classes: int, in_channels: int, input_size: Size) -> None:
+        super().__init__(name, classes, in_channels, input_size)
         if tuple(input_size) != (32, 32):
             raise ArgumentError(
                 f"{name}: takes 32×32 images only",
@@ -97,7 +106,6 @@ class LeNet5Of1998(Module):
                 rule="as published: the last convolution leaves one pixel of 32×32",
                 fix="resize to 32×32, or the model 'lenet5', which takes any size",
             )
-        self.name, self.in_channels = name, in_channels
         self.c1 = Conv2d(in_channels, 6, 5)
         self.s2 = TrainablePool2d(6)
         self.c3 = PartialConv2d(6, TABLE, 5)
@@ -109,12 +117,13 @@ class LeNet5Of1998(Module):
             for cell in layer.cells("parameter").values():
                 cell.init = as_published if len(cell.shape) > 1 else init.zeros
 
-    def forward(self, x: Any) -> Tensor:
-        x = expect(self.name, x, (32, 32), self.in_channels)
-        x = self.s2(scaled_tanh(self.c1(x)))
+    def forward_features(self, x: Any) -> Tensor:
+        x = self.s2(scaled_tanh(self.c1(self.images(x))))
         x = self.s4(scaled_tanh(self.c3(x)))
-        x = flatten(scaled_tanh(self.c5(x)))
-        return self.output(scaled_tanh(self.f6(x)))
+        return scaled_tanh(self.c5(x))
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        return self.output(scaled_tanh(self.f6(flatten(features))))
 
 
 def as_published(state: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from juanji.checks import counts
-from juanji.models._checks import Size, expect
-from juanji.nn import Linear, Module, ModuleList
+from juanji.models._checks import Size
+from juanji.models.network import Network
+from juanji.nn import Linear, ModuleList
 from juanji.ops.math import relu
 from juanji.ops.movement import flatten
 from juanji.tensor import Tensor
 
 
-class Perceptron(Module):
+class Perceptron(Network):
     """Dense layers `layers.0`, `layers.1`, … with ReLU between them (002 §2, 003): images (N, H, W, C) to logits.
 
     hidden  the widths between input and output
@@ -31,20 +32,24 @@ class Perceptron(Module):
         input_size: Size,
         *,
         hidden: Sequence[int] = (256, 256, 256),
+        width: float = 1.0,
     ) -> None:
-        for width in hidden:
-            counts(name, hidden=width)
-        self.name, self.input_size, self.in_channels = name, input_size, in_channels
-        widths = [math.prod(input_size) * in_channels, *hidden, classes]
+        super().__init__(name, classes, in_channels, input_size, width)
+        for number in hidden:
+            counts(name, hidden=number)
+        widths = [math.prod(input_size) * in_channels, *map(self.wide, hidden), classes]
         self.layers = ModuleList([Linear(n, m) for n, m in itertools.pairwise(widths)])
+        self.heads = (f"layers.{len(hidden)}",)
 
-    def forward(self, x: Any) -> Tensor:
+    def forward_features(self, x: Any) -> Tensor:
         x = Tensor.of(x)
-        if x.ndim != 2:
-            x = flatten(expect(self.name, x, self.input_size, self.in_channels))
+        x = x if x.ndim == 2 else flatten(self.images(x))
         for layer in self.layers[:-1]:
             x = relu(layer(x))
-        return self.layers[-1](x)
+        return x
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        return self.layers[-1](features)
 
 
 MODELS: dict[str, dict[str, Any]] = {

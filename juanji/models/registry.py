@@ -10,18 +10,59 @@ from typing import Any
 
 from juanji.checks import counts, per_axis, whole
 from juanji.errors import ArgumentError, unknown_name
-from juanji.models import convnet, lenet, perceptron, resnet, vgg
-from juanji.nn.module import Module
+from juanji.models import (
+    alexnet,
+    convnet,
+    deform_resnet,
+    densenet,
+    fcn,
+    googlenet,
+    highway,
+    inception_v2,
+    inception_v3,
+    inception_v4,
+    lenet,
+    mobilenet,
+    nin,
+    perceptron,
+    preact_resnet,
+    resnet,
+    squeezenet,
+    vgg,
+)
+from juanji.models.network import Network
 
-MODELS: dict[str, dict[str, Any]] = {
-    name: entry for family in (perceptron, convnet, lenet, resnet, vgg) for name, entry in family.MODELS.items()
-}
+# In the order in which they are best read: simple ones first, then by year.
+FAMILIES = (
+    perceptron,
+    convnet,
+    lenet,
+    alexnet,
+    nin,
+    vgg,
+    googlenet,
+    inception_v2,
+    inception_v3,
+    inception_v4,
+    highway,
+    resnet,
+    preact_resnet,
+    deform_resnet,
+    densenet,
+    squeezenet,
+    mobilenet,
+    fcn,
+)
+MODELS: dict[str, dict[str, Any]] = {name: entry for family in FAMILIES for name, entry in family.MODELS.items()}
+TASKS = tuple(dict.fromkeys(entry["make"].task for entry in MODELS.values()))
 EVERYWHERE = ("classes", "in_channels", "input_size")
 
 
-def names() -> list[str]:
-    """The names of all models, sorted."""
-    return sorted(MODELS)
+def names(task: str | None = None) -> list[str]:
+    """The names of all models, or of those for a task, "classification" or "segmentation", sorted."""
+    if task is not None and task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    return sorted(name for name, entry in MODELS.items() if task in (None, entry["make"].task))
 
 
 def entry(name: str) -> dict[str, Any]:
@@ -39,10 +80,10 @@ def create(
     input_size: Any = None,
     seed: int = 0,
     **options: Any,
-) -> Module:
+) -> Network:
     """The network `name`, with parameters drawn from `seed`, in training mode.
 
-    classes      the number of outputs: logits, of which the largest is the answer
+    classes      the number of outputs: logits, of which the largest is the answer, for each image or each pixel
     in_channels  of the images (N, H, W, C); the model's own by default, as is
     input_size   an integer or (H, W); the network takes images of this size only
     options      what the model's dictionary sets, changed: `create("perceptron", hidden=(64,))`
@@ -58,7 +99,7 @@ def create(
     counts(name, classes=classes, in_channels=settings["in_channels"])
     whole(name, seed=seed)
     settings["input_size"] = per_axis(name, "input_size", settings["input_size"], 2, least=1)
-    model: Module = make(name, **settings)
+    model: Network = make(name, **settings)
     model.config = {"name": name, **{key: settings[key] for key in EVERYWHERE}, "seed": seed, **options}
     model.initialise(seed)
     return model

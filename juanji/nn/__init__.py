@@ -21,6 +21,7 @@ from juanji.nn.activation import (
     Softplus,
     Tanh,
 )
+from juanji.nn.auxiliary import AuxiliaryOutputs, main_logits, with_auxiliary
 from juanji.nn.container import (
     ModuleDict,
     ModuleList,
@@ -120,6 +121,7 @@ __all__ = [
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
     "AdaptivePoolNd",
+    "AuxiliaryOutputs",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -197,4 +199,6 @@ __all__ = [
     "Upsample",
     "ZeroPad2d",
     "init",
+    "main_logits",
+    "with_auxiliary",
 ]

@@ -28,10 +28,13 @@ def logits(model: Module, x: Array) -> Array:
 
 
 def inference(model: Module) -> Compiled:
-    """The model compiled. It is kept with the model, so that its plans serve every evaluation, and go when it goes."""
-    if "_inference" not in model.__dict__:
-        object.__setattr__(model, "_inference", Compiled(model, batch=BATCH))
-    compiled: Compiled = model.__dict__["_inference"]
+    """The model compiled. It is kept with the model, so that its plans serve every evaluation, and go when it goes, or
+    when layers have been replaced."""
+    cells = [*model.cells().values()]
+    before, compiled = model.__dict__.get("_inference", ((), None))
+    if compiled is None or before != cells:
+        compiled = Compiled(model, batch=BATCH)
+        object.__setattr__(model, "_inference", (cells, compiled))
     return compiled
 
 

@@ -16,6 +16,7 @@ from juanji.data import Dataset, Preprocessing, batches
 from juanji.engine.compiled import Compiled, on_definitions, precision_here
 from juanji.errors import NonFiniteError, ShapeError
 from juanji.graph import Array
+from juanji.nn.auxiliary import main_logits, with_auxiliary
 from juanji.nn.module import Module
 from juanji.ops import equal
 from juanji.optim import Optimizer, StoppingRule
@@ -57,7 +58,7 @@ class Epoch:
 class Trainer:
     """A network, its optimiser and its loss, one step at a time.
 
-    loss       of (logits, labels) to a scalar
+    loss       of (logits, labels) to a scalar; those of auxiliary heads are added to it, `nn.with_auxiliary`
     batch      images of a step; the last of an epoch may have fewer
     precision  of `juanji.compile`
     """
@@ -97,8 +98,8 @@ class Trainer:
 
     def objective(self, labels: Tensor) -> Objective:
         def objective(model: Module, images: Tensor) -> tuple[Tensor, Tensor]:
-            logits = model(images)
-            return self.loss(logits, labels), logits
+            outputs = model(images)
+            return with_auxiliary(self.loss)(outputs, labels), main_logits(outputs)
 
         return objective
 
@@ -223,5 +224,7 @@ def check_classes(model: Module, dataset: Dataset, preprocessing: Preprocessing)
             "training: the model's output does not fit the dataset",
             received=f"output {output.shape} for one image",
             rule=f"(1, {len(dataset.classes)}): a number for each of the {len(dataset.classes)} classes",
-            fix=f"create the model with classes={len(dataset.classes)}",
+            fix=f"create the model with classes={len(dataset.classes)}"
+            if len(output.shape) == 2
+            else "a network that gives one answer an image: juanji models --task classification",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from juanji.interop import load_torch_weights
 from juanji.models.registry import entry
 from juanji.nn.module import Module
 from juanji.train.folder import Config, new_folder, save_run
-from juanji.train.loop import Epoch, Step, fit, restore, snapshot
+from juanji.train.loop import Epoch, Step, check_classes, fit, restore, snapshot
 from juanji.train.recipe import Recipe
 
 
@@ -40,11 +40,13 @@ class Session:
         recipe: Recipe,
         out: str | Path | None = None,
         size: int | None = None,
+        options: Mapping[str, Any] | None = None,
         weights: str | None = None,
     ) -> Session:
         """Load the data, create the network, and save it in a new folder, once nothing can be wrong any more.
 
         size     height and width of the images, the model's own by default
+        options  of the model, as `models.create` takes them: {"stem": "small", "width": 0.5}
         weights  a file, or hf:REPOSITORY, of weights to begin with, as `load_torch_weights` takes it; a classifier that
                  does not fit, because it is for other classes, begins anew, and `begun_anew` names its parameters
 
@@ -59,9 +61,12 @@ class Session:
             in_channels=channels,
             input_size=(height, width),
             seed=recipe.seed,
+            **(options or {}),
         )
         left = () if weights is None else load_torch_weights(model, weights, head=None)
-        config = Config(model.config, dataset.name, dataset.classes, Preprocessing.of(dataset.train), recipe, weights)
+        preprocessing = Preprocessing.of(dataset.train)
+        check_classes(model, dataset, preprocessing)
+        config = Config(model.config, dataset.name, dataset.classes, preprocessing, recipe, weights)
         session = cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model, begun_anew=left)
         session.save()
         return session

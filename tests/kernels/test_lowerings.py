@@ -77,3 +77,16 @@ def test_every_record_has_a_lowering(name):
     """A composite may be lowered through what it is made of."""
     compile(jj.exp)  # registers the lowerings
     assert name in COMPOSITES or PRIMITIVES[name].lower
+
+
+@pytest.mark.parametrize("channels", [5, 16, 32, 33, 64, 80, 161])
+@pytest.mark.parametrize(("low", "high", "start"), [(2, 2, 0), (2, 2, 4), (0, 3, 3), (3, 0, 0)])
+def test_sums_of_columns_beside_the_edge(channels, low, high, start):
+    """Neighbours past the last channel count as zeros, in sums whose lanes are channels too (local response
+    normalisation, and the gradient of a bias through it)."""
+    x = np.random.default_rng(0).normal(size=(3, 5, channels))
+
+    def neighbours(x):
+        return jj.pad(x, [(0, 0), (0, 0), (low, high)])[..., start : start + channels].sum((0, 1))
+
+    np.testing.assert_allclose(compile(neighbours)(x), neighbours(Tensor(x)), rtol=1e-12, atol=1e-12)

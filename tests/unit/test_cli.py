@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_file(capsys, tmp_path):
     assert a == b
 
 
-@pytest.mark.parametrize("model", [name for name in jj.models.list() if not re.match("resnet|vgg", name)])
+@pytest.mark.parametrize("model", ["batchnorm_net", "cnn_small", "highway", "lenet5", "lenet5_1998", "perceptron"])
 def test_every_model_trains_on_images_of_its_own_size(model, capsys, tmp_path):
     code, output, _ = call(capsys, "train", "digits", "--model", model, "--epochs", "1", "--out", tmp_path / "r")
     assert code == 0
@@ -175,9 +175,39 @@ def test_a_summary_is_of_the_networks_own_size(model, capsys):
 def test_models(capsys):
     code, output, _ = call(capsys, "models")
     assert code == 0
-    assert [line.split()[0] for line in output.splitlines()] == jj.models.list()
+    assert [line.split()[0] for line in output.splitlines()] == ["name", *jj.models.MODELS]
     assert all(entry["about"] in output for entry in jj.models.MODELS.values())
-    assert "61,706 parameters" in output
+    assert re.search(r"^lenet5 +28×28×1 +61,706 ", output, re.MULTILINE)
+    _, output, _ = call(capsys, "models", "--task", "segmentation", "--classes", "21", "--json")
+    rows = json.loads(output)
+    assert [row["name"] for row in rows] == ["fcn32s", "fcn16s", "fcn8s", "fcn_resnet50"]
+    assert rows[-1] | {"about": ""} == {
+        "name": "fcn_resnet50",
+        "task": "segmentation",
+        "images": [224, 224, 3],
+        "parameters": 32_957_013,
+        "about": "",
+    }
+
+
+def test_options_of_a_network(capsys, tmp_path):
+    options = ["--option", "width=0.125", "--option", "stem=small"]
+    _, output, _ = call(capsys, "summary", "resnet18", "--input", "32,32,3", *options)
+    assert re.search(r"^conv1 +Conv2d\(3, 8, 3, padding=1, bias=False\) +\(32, 32, 8\)", output, re.MULTILINE)
+    arguments = ["train", "digits", "--model", "highway_conv", "--size", "16", "--epochs", "1", "--option", "layers=1"]
+    code, _, _ = call(capsys, *arguments, *options[:2], "--out", tmp_path / "r")
+    config = json.loads((tmp_path / "r" / "config.json").read_text())["model"]
+    assert (code, config["layers"], config["width"]) == (0, 1, 0.125)
+
+
+@pytest.mark.slow
+def test_training_with_auxiliary_heads(capsys, tmp_path):
+    arguments = ["train", "digits", "--model", "googlenet", "--size", "16", "--epochs", "4", "--out", tmp_path / "r"]
+    code, output, _ = call(capsys, *arguments, "--option", "width=0.125", "--option", "stem=small")
+    assert code == 0
+    assert load(tmp_path / "r")["test_accuracy"] > 0.8
+    code, output, _ = call(capsys, "evaluate", tmp_path / "r", "--json")
+    assert json.loads(output)["accuracy"] == load(tmp_path / "r")["test_accuracy"]
 
 
 def test_filter(capsys, tmp_path):
@@ -207,6 +237,12 @@ def test_filter(capsys, tmp_path):
         (["predict", "nowhere", "x.png"], r"nowhere: this is not a run folder"),
         (["summary", "lenet6"], r"did you mean 'lenet5'"),
         (["summary", "lenet5", "--input", "32,32"], r"summary: bad --input"),
+        (["summary", "lenet5", "--option", "width"], r"summary: bad --option"),
+        (["summary", "lenet5", "--option", "width=1", "--option", "width=2"], r"NAME=VALUE, each name once"),
+        (["summary", "lenet5", "--option", "classes=3"], r"of what only some networks have"),
+        (["summary", "lenet5", "--option", "depth=3"], r"lenet5 has no such option"),
+        (["models", "--task", "detection"], r"there is no task named 'detection'"),
+        (["train", "digits", "--model", "fcn8s", "--size", "8", "--option", "width=0.01"], r"one answer an image"),
         (["summary", "lenet5", "--input", "2,2,1"], r"lenet5"),
         (["filter", "gone.png", "--kernel", "blur", "-o", "x.png"], r"gone.png: there is no such image file"),
     ],

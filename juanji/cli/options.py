@@ -1,0 +1,36 @@
+"""Options of networks on the command line: NAME=VALUE."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from juanji.errors import ArgumentError
+from juanji.models.registry import EVERYWHERE
+
+
+def settings(command: str, given: Sequence[str]) -> dict[str, Any]:
+    """`width=0.5` as {"width": 0.5}. Values are read as JSON, and as text where they are none.
+
+    Raises ArgumentError for what has no name before an equals sign, a name given twice, and what every network has.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals or name in found or name in (*EVERYWHERE, "seed"):
+            raise ArgumentError(
+                f"{command}: bad --option",
+                received=repr(text),
+                rule="NAME=VALUE, each name once, of what only some networks have",
+                fix="--option width=0.5 --option stem=small",
+            )
+        found[name] = value_of(value)
+    return found
+
+
+def value_of(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
