@@ -1,0 +1,109 @@
+"""Reductions, matrix products and losses in ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from juanji.graph import Node
+from juanji.interop.export.builder import Builder, Constant, Value, mix
+from juanji.interop.export.movement import whole
+from juanji.interop.export.table import Entry, entry
+from juanji.tensor import Tensor
+
+
+def reduced(b: Builder, kind: str, node: Node, axes: Sequence[int], keepdims: bool) -> Value:
+    """A reduction of ONNX over axes of the tensor, whose order the others keep."""
+    value = b.full(node.inputs[0])
+    if not axes:
+        return value
+    places = sorted(value.order.index(axis) for axis in axes)
+    name = b.node(kind, value.name, b.integers(places), keepdims=int(keepdims))
+    return remaining(b, name, value, node.outputs[0], axes, keepdims)
+
+
+def remaining(b: Builder, name: str, value: Value, y: Tensor, axes: Sequence[int], keepdims: bool) -> Value:
+    if keepdims:
+        return b.plain(name, y, value.order)
+    kept = [axis for axis in value.order if axis not in axes]
+    return b.plain(name, y, [sorted(kept).index(axis) for axis in kept])
+
+
+def reduction(kind: str, overall: str = "") -> Entry:
+    """The entry for a composite with `axes` and `keepdims`; `overall`: what it is called over a whole image."""
+
+    def write(b: Builder, node: Node) -> Value:
+        (x,), axes, keepdims = node.inputs, node.attrs["axes"], node.attrs["keepdims"]
+        if overall and keepdims and x.ndim > 2 and axes == tuple(range(1, x.ndim - 1)) and x.is_floating:
+            return b.images(b.node(overall, b.first(x)), node.outputs[0])
+        return reduced(b, kind, node, axes, keepdims)
+
+    return write
+
+
+entry("mean")(reduction("ReduceMean", "GlobalAveragePool"))
+entry("max")(reduction("ReduceMax", "GlobalMaxPool"))
+entry("logsumexp")(reduction("ReduceLogSumExp"))
+
+
+@entry("sum")
+def sum_(b: Builder, node: Node) -> Value:
+    return reduced(b, "ReduceSum", node, node.attrs["axes"], False)
+
+
+@entry("argmax")
+def argmax(b: Builder, node: Node) -> Value:
+    value, axis = b.full(node.inputs[0]), node.attrs["axis"]
+    name = b.node("ArgMax", value.name, axis=value.order.index(axis), keepdims=0)
+    return remaining(b, name, value, node.outputs[0], [axis], False)
+
+
+@entry("cumsum")
+def cumsum(b: Builder, node: Node) -> Value:
+    value = b.full(node.inputs[0])
+    place = b.integers(value.order.index(node.attrs["axis"]))
+    return b.plain(b.node("CumSum", value.name, place), node.outputs[0], value.order)
+
+
+def along(kind: str) -> Entry:
+    """The entry for a function along one `axis`."""
+
+    def write(b: Builder, node: Node) -> Value:
+        value = b.full(node.inputs[0])
+        axis = node.attrs["axis"] % node.inputs[0].ndim
+        return b.plain(b.node(kind, value.name, axis=value.order.index(axis)), node.outputs[0], value.order)
+
+    return write
+
+
+entry("softmax")(along("Softmax"))
+entry("log_softmax")(along("LogSoftmax"))
+
+
+@entry("matmul")
+def matmul(b: Builder, node: Node) -> Value:
+    """A dense layer, whose weights are known, is a Gemm: they lie (out, in) and take up a mixed axis of the features."""
+    (x, w), (y,) = node.inputs, node.outputs
+    value, weights = b.value(x), b.value(w)
+    if x.ndim > 2 or not isinstance(weights, Constant) or isinstance(value, Constant):
+        return b.plain(b.node("MatMul", b.take(x), b.take(w)), y)
+    rows = np.broadcast_to(weights.array, w.shape)
+    if value.mixed and value.mixed.axis == 1 and value.sizes == b.plain("", x, value.order).sizes:
+        name, rows = b.ordered(value, (0, 1)).name, mix(rows, replace(value.mixed, axis=0))
+    else:
+        name = b.take(x)
+    return b.plain(b.node("Gemm", name, b.initialiser(rows.T, weights.label), transB=1), y)
+
+
+@entry("cross_entropy", "nll_loss")
+def loss_by_label(b: Builder, node: Node) -> Value | None:
+    """Of class numbers, without smoothing; everything else by its parts."""
+    (scores, target, weight), attrs = node.inputs, node.attrs
+    if attrs.get("label_smoothing") or target.is_floating:
+        return None
+    kind = "SoftmaxCrossEntropyLoss" if node.name == "cross_entropy" else "NegativeLogLikelihoodLoss"
+    parts = [b.first(scores), whole(b, target), *([] if weight is None else [b.take(weight)])]
+    name = b.node(kind, *parts, ignore_index=attrs["ignore_index"], reduction=attrs["reduction"])
+    return b.plain(name, node.outputs[0])

@@ -1,0 +1,126 @@
+"""What is done to the operations once all are written: biases and normalisation join what they follow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from juanji.graph import Array
+from juanji.interop.export.builder import Builder, Operation
+
+# Operations with weights as second input and a bias as third.
+LINEAR = ("Conv", "ConvTranspose", "Gemm")
+
+
+class Tidy:
+    """The operations of a builder, changed in place; `outputs` are the graph's, whose names stay."""
+
+    def __init__(self, b: Builder, outputs: Iterable[str]) -> None:
+        self.b, self.outputs = b, list(outputs)
+
+    def run(self, fold_batch_norm: bool) -> None:
+        self.drop_unused()
+        self.rename_outputs()
+        self.join(self.bias_of)
+        if fold_batch_norm:
+            self.join(self.normalisation_of)
+        self.drop_unused()
+
+    def drop_unused(self) -> None:
+        """Leave out what no output needs, initialisers too."""
+        needed, kept = set(self.outputs), []
+        for operation in reversed(self.b.operations):
+            if needed & set(operation.outputs):
+                kept.append(operation)
+                needed.update(operation.inputs)
+        self.b.operations = kept[::-1]
+        self.b.arrays = {name: array for name, array in self.b.arrays.items() if name in needed}
+
+    def rename_outputs(self) -> None:
+        """Give an operation's result the name of the graph's output that is the same."""
+        makers = {name: operation for operation in self.b.operations for name in operation.outputs}
+        renamed: dict[str, str] = {}
+        for operation in [operation for operation in self.b.operations if operation.kind == "Identity"]:
+            (given,), (name,) = operation.inputs, operation.outputs
+            if given in makers and given not in renamed:
+                renamed[given] = name
+                self.b.operations.remove(operation)
+        for operation in self.b.operations:
+            operation.inputs = [renamed.get(name, name) for name in operation.inputs]
+            operation.outputs = [renamed.get(name, name) for name in operation.outputs]
+
+    def join(self, part_of: Callable[[Operation, Operation], bool]) -> None:
+        """Let every contraction take up the operation that alone reads its result, where `part_of` has done so."""
+        makers = {op.outputs[0]: op for op in self.b.operations if op.kind in LINEAR}
+        uses = Counter([name for op in self.b.operations for name in op.inputs] + self.outputs)
+        kept = []
+        for operation in self.b.operations:
+            source = next((makers[name] for name in operation.inputs if name in makers and uses[name] == 1), None)
+            if source is not None and part_of(source, operation):
+                del makers[source.outputs[0]]
+                source.outputs = operation.outputs
+                makers[source.outputs[0]] = source
+            else:
+                kept.append(operation)
+        self.b.operations = kept
+
+    def channels(self, source: Operation) -> int:
+        """How many output channels a contraction has; 0 where its weights are not known."""
+        weights = self.b.arrays.get(source.inputs[1])
+        if weights is None:
+            return 0
+        transposed = source.kind == "ConvTranspose"
+        return int(weights.shape[1] * source.attributes["group"] if transposed else weights.shape[0])
+
+    def bias_of(self, source: Operation, operation: Operation) -> bool:
+        """Whether `operation` adds a number to each channel, which becomes the third input."""
+        if operation.kind != "Add" or len(source.inputs) > 2 or not (count := self.channels(source)):
+            return False
+        names = [name for name in operation.inputs if name != source.outputs[0]]
+        if len(names) != 1 or names[0] not in self.b.arrays:
+            return False
+        array = self.b.arrays[names[0]]
+        shape = (count,) if source.kind == "Gemm" else (count, *[1] * len(source.attributes["strides"]))
+        if array.ndim > len(shape) or any(n not in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False)):
+            return False
+        source.inputs.append(self.changed(names[0], np.broadcast_to(array, shape).reshape(count)))
+        return True
+
+    def normalisation_of(self, source: Operation, operation: Operation) -> bool:
+        """Whether `operation` is a batch normalisation by known statistics, which the weights then take over."""
+        parts = [self.b.arrays.get(name) for name in operation.inputs[1:]]
+        if operation.kind != "BatchNormalization" or any(part is None for part in [*parts, self.own_bias(source)]):
+            return False
+        if not (count := self.channels(source)):
+            return False
+        scale, shift, mean, var = (np.asarray(part, np.float64) for part in parts)
+        factor = scale / np.sqrt(var + operation.attributes["epsilon"])
+        weights, bias = self.b.arrays[source.inputs[1]], self.own_bias(source)
+        source.inputs[1] = self.changed(source.inputs[1], scaled(source, weights, factor))
+        moved = ((bias if bias.size else np.zeros(count)) - mean) * factor + shift  # type: ignore[union-attr]
+        name = source.inputs[2] if len(source.inputs) > 2 else operation.inputs[2]
+        source.inputs[2:] = [self.changed(name, moved.astype(weights.dtype))]
+        return True
+
+    def own_bias(self, source: Operation) -> Array | None:
+        """The bias of a contraction: empty where it has none, None where it is not known."""
+        return self.b.arrays.get(source.inputs[2]) if len(source.inputs) > 2 else np.zeros(0)
+
+    def changed(self, name: str, array: Array) -> str:
+        """The name of an initialiser with other numbers: its own, if nothing else reads it."""
+        if sum(name in operation.inputs for operation in self.b.operations) > 1:
+            name = self.b.unique(name)
+        self.b.arrays[name] = array
+        return name
+
+
+def scaled(source: Operation, weights: Array, factor: Array) -> Array:
+    """Weights with a factor for each output channel."""
+    if source.kind != "ConvTranspose":
+        return (weights * factor.reshape(-1, *[1] * (weights.ndim - 1))).astype(weights.dtype)
+    groups = source.attributes["group"]
+    apart = weights.reshape(groups, -1, *weights.shape[1:])
+    factors = factor.reshape(groups, 1, -1, *[1] * (weights.ndim - 2))
+    return (apart * factors).reshape(weights.shape).astype(weights.dtype)
