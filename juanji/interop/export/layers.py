@@ -122,7 +122,7 @@ def nearest_agrees(n: int, size: int, step: float) -> bool:
 def grid_sample(b: Builder, node: Node) -> Value | None:
     """Of images and volumes; runtimes take no signals."""
     (x, grid), attrs = node.inputs, node.attrs
-    if x.ndim not in (4, 5):
+    if x.ndim not in (4, 5) or grid.ndim != x.ndim:
         return None
     options = {
         "mode": "linear" if attrs["mode"] == "bilinear" else "nearest",

@@ -89,12 +89,34 @@ def matmul(b: Builder, node: Node) -> Value:
     value, weights = b.value(x), b.value(w)
     if x.ndim > 2 or not isinstance(weights, Constant) or isinstance(value, Constant):
         return b.plain(b.node("MatMul", b.take(x), b.take(w)), y)
+    if id(x) in b.rows:
+        return product_of_rows(b, b.rows[id(x)], w, y)
     rows = np.broadcast_to(weights.array, w.shape)
     if value.mixed and value.mixed.axis == 1 and value.sizes == b.plain("", x, value.order).sizes:
         name, rows = b.ordered(value, (0, 1)).name, mix(rows, replace(value.mixed, axis=0))
     else:
         name = b.take(x)
     return b.plain(b.node("Gemm", name, b.initialiser(rows.T, weights.label), transB=1), y)
+
+
+def product_of_rows(b: Builder, x: Tensor, w: Tensor, y: Tensor) -> Value:
+    """The product of tensors of more axes, which `linear` makes a matrix of before and takes apart again after.
+
+    ONNX multiplies by the last axis of any rank, and from the left by the last but one. The matrix is written too, for
+    whoever wants it; mostly no one does, and it is left out in the end.
+    """
+    value, last = b.full(x), x.ndim - 1
+    if value.order[-1] != last and value.order[-2] == last:
+        name = b.node("MatMul", b.take(w, (1, 0)), value.name)
+    else:
+        order = [axis for axis in value.order if axis != last]
+        value = b.full(x, [*order, last])
+        name = b.node("MatMul", value.name, b.take(w))
+    sizes = b.sizes.of(x)[:-1] + b.sizes.of(y)[-1:]
+    result = Value(name, value.order, tuple(sizes[axis] for axis in value.order))
+    b.products[id(y)] = (*x.shape[:-1], y.shape[-1]), result
+    matrix = b.ordered(result, range(x.ndim))
+    return b.plain(b.reshape(matrix.name, matrix.sizes, b.sizes.of(y)), y)
 
 
 @entry("cross_entropy", "nll_loss")

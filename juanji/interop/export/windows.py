@@ -73,23 +73,21 @@ def conv_transpose(b: Builder, node: Node) -> Value:
     pads = (spec.low, tuple(max(n, 0) for n in spec.high)) if fits else (none, none)
     options = attributes(spec, pads) | {"output_padding": list(extra if fits else none), "group": spec.groups}
     name = b.node("ConvTranspose", b.first(g), b.take(w, kernels(w)), **options)
-    if fits:
-        return b.images(name, y)
-    whole = tuple((n - 1) * s + span for n, s, span in zip(spec.output, spec.stride, spec.span, strict=True))
+    return b.images(name, y) if fits else cropped(b, name, y, spec)
+
+
+def reach(spec: ConvSpec) -> tuple[int, ...]:
+    """The size of everything that windows reach, padding included."""
+    return tuple((y - 1) * s + span for y, s, span in zip(spec.output, spec.stride, spec.span, strict=True))
+
+
+def cropped(b: Builder, name: str, y: Tensor, spec: ConvSpec) -> Value:
+    """Images y out of everything that windows reach: without the padding, with zeros where they reach nothing."""
     n, *_, c = b.sizes.of(y)
-    value = Value(name, channels_first(y.ndim), (n, c, *whole))
-    return cropped(b, value, spec.low, spec.high)
-
-
-def cropped(b: Builder, value: Value, low: tuple[int, ...], high: tuple[int, ...]) -> Value:
-    """Images without so many elements at their ends, with so many zeros more where the number is negative."""
-    ends = list(enumerate(zip(low, high, strict=True), 1))
-    cuts = [
-        (axis + 1, max(a, 0), int(value.sizes[axis + 1]) - max(z, 0), 1)  # type: ignore[arg-type]
-        for axis, (a, z) in ends
-        if max(a, z) > 0
-    ]
-    more = {axis: (max(-a, 0), max(-z, 0)) for axis, (a, z) in ends if min(a, z) < 0}
+    value = Value(name, channels_first(y.ndim), (n, c, *reach(spec)))
+    ends = list(enumerate(zip(reach(spec), spec.low, spec.high, strict=True), 1))
+    cuts = [(axis + 1, max(a, 0), size - max(z, 0), 1) for axis, (size, a, z) in ends if max(a, z) > 0]
+    more = {axis: (max(-a, 0), max(-z, 0)) for axis, (_, a, z) in ends if min(a, z) < 0}
     return padded(b, cut(b, value, cuts), more)
 
 
@@ -108,18 +106,17 @@ def unfold(b: Builder, node: Node) -> Value:
 
 
 @entry("fold")
-def fold(b: Builder, node: Node) -> Value | None:
+def fold(b: Builder, node: Node) -> Value:
     (p,), (y,), spec = node.inputs, node.outputs, node.attrs["spec"]
-    pads = pads_of(spec)
-    if pads is None:
-        return None
-    rank, c = spec.rank, y.shape[-1]
-    n = b.sizes.of(p)[0]
+    rank, n, c = spec.rank, b.sizes.of(p)[0], y.shape[-1]
     name = b.take(p, (0, rank + 1, *range(rank + 2, 2 * rank + 2), *range(1, rank + 1)))
     columns = n, c * spec.taps, math.prod(spec.output)
     name = b.reshape(name, (n, c, *spec.kernel, *spec.output), columns)
-    options = {key: value for key, value in attributes(spec, pads).items() if key != "kernel_shape"}
-    return b.images(b.node("Col2Im", name, b.integers(spec.input), b.integers(spec.kernel), **options), y)
+    pads = pads_of(spec)
+    options = attributes(spec, pads or ((0,) * rank,) * 2)
+    size = b.integers(spec.input if pads else reach(spec))
+    name = b.node("Col2Im", name, size, b.integers(options.pop("kernel_shape")), **options)
+    return b.images(name, y) if pads else cropped(b, name, y, spec)
 
 
 # Pooling
@@ -158,6 +155,8 @@ def pooled(b: Builder, node: Node, places: Any) -> tuple[str, Any]:
 def avg_pool(b: Builder, node: Node) -> Value:
     """The mean of a window. ONNX counts all of the padding or none; where some counts, the mean is scaled."""
     (x,), (y,), spec, attrs = node.inputs, node.outputs, node.attrs["spec"], node.attrs
+    if spec.taps == 1 and spec.input == spec.output:
+        return b.full(x)
     none = ((0, 0),) * spec.rank
     met, inside = (
         functools.reduce(np.multiply.outer, overlaps(spec, margin))
