@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from juanji import tree
 from juanji.errors import ArgumentError
 from juanji.graph import Graph, Node
 from juanji.tensor import Tensor
@@ -48,13 +47,13 @@ class Sizes:
     def pair_nodes(self, nodes: tuple[Node, ...], twins: tuple[Node, ...]) -> None:
         for node, twin in zip(nodes, twins, strict=False):
             if node.name != twin.name or len(node.inputs) != len(twin.inputs):
-                raise depends_on_batch(node.path, node.name, f"{node.name} becomes {twin.name}")
+                raise depends_on_batch(node.name, f"{node.name} becomes {twin.name}", at=node.path)
             self.twins[id(node)] = twin
             self.pair(zip(node.inputs, twin.inputs, strict=True))
             self.pair(zip(node.outputs, twin.outputs, strict=True))
             self.pair_nodes(node.body, twin.body)
         if len(nodes) != len(twins):
-            raise depends_on_batch("", "the graph", f"{len(nodes)} and {len(twins)} operations")
+            raise depends_on_batch("the graph", f"{len(nodes)} and {len(twins)} operations")
 
     def twin(self, thing: Any) -> Any:
         """The tensor or node that stands in the other trace for this one."""
@@ -64,19 +63,19 @@ class Sizes:
         """The shape of a tensor. Raises ArgumentError for a size that is no multiple of the number of images."""
         other = self.twin(tensor).shape
         if len(other) != tensor.ndim:
-            raise depends_on_batch("", "a shape", f"{tensor.shape} and {other}")
+            raise depends_on_batch("a shape", f"{tensor.shape} and {other}")
         sizes: list[Size] = []
         for n, m in zip(tensor.shape, other, strict=True):
             if n != m and n * LARGE != m * SMALL:
-                raise depends_on_batch("", "a shape", f"{tensor.shape} and {other}")
+                raise depends_on_batch("a shape", f"{tensor.shape} and {other}")
             sizes.append(n if n == m else Batch(n // SMALL))
         return tuple(sizes)
 
 
-def depends_on_batch(path: str, what: str, received: str) -> ArgumentError:
+def depends_on_batch(what: str, received: str, at: str = "") -> ArgumentError:
     return ArgumentError(
         f"to_onnx: {what} depends on the number of images in another way than by repetition",
-        at=path,
+        at=at,
         received=f"with {SMALL} and {LARGE} images: {received}",
         rule="in a graph of any batch, sizes are fixed or multiples of N and everything else is fixed",
         fix="dynamic_batch=False, which fixes the number of images",

@@ -160,7 +160,7 @@ class Builder:
         if id(operand) not in self.values:
             array, twin = compressed(operand.array), compressed(self.sizes.twin(operand).array)
             if not np.array_equal(array, twin, equal_nan=array.dtype.kind == "f"):
-                raise depends_on_batch(self.path, "a constant", f"arrays {operand.shape} of different values")
+                raise depends_on_batch("a constant", f"arrays {operand.shape} of different values")
             self.values[id(operand)] = Constant(array)
         return self.values[id(operand)]
 
@@ -262,7 +262,7 @@ class Builder:
     # Operations on every element
 
     def elementwise(self, kind: str, *operands: Operand, **attributes: Any) -> Value:
-        """An operation that broadcasts: operands come to the order of the one with the most axes of several elements."""
+        """An operation that broadcasts: operands come to the order of the one with most axes of several elements."""
         values = [self.value(operand) for operand in operands]
         if len({value.mixed for value in values if isinstance(value, Value)}) > 1:
             values = [self.unmixed(value) if isinstance(value, Value) else value for value in values]

@@ -72,8 +72,8 @@ def local_response_norm(b: Builder, node: Node) -> Value | None:
     (x,), attrs = node.inputs, node.attrs
     if x.ndim != 4 or attrs["size"] % 2 == 0:
         return None
-    options = {key: float(attrs[key]) for key in ("alpha", "beta")} | {"bias": float(attrs["k"])}
-    return b.images(b.node("LRN", b.first(x), size=attrs["size"], **options), node.outputs[0])
+    options = {"size": attrs["size"], "alpha": float(attrs["alpha"]), "beta": float(attrs["beta"])}
+    return b.images(b.node("LRN", b.first(x), **options, bias=float(attrs["k"])), node.outputs[0])
 
 
 # Resampling

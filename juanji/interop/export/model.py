@@ -10,10 +10,8 @@ from importlib import metadata as packages
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from juanji import tree
-from juanji.checks import one_of
+from juanji.checks import one_of, whole
 from juanji.errors import ArgumentError, PackageError
 from juanji.graph import Graph
 from juanji.interop.export.batch import LARGE, SMALL, Batch, Size, Sizes
@@ -27,8 +25,8 @@ from juanji.tensor import Tensor, trace
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 28  # the newest that onnxruntime 1.32 runs; with the IR version that came with it
-LIMIT = 2**31 - 1  # bytes of a protobuf message
+OLDEST, NEWEST = 21, 28  # opsets: the first with all operators that are written, the last that onnxruntime 1.32 runs
+LIMIT = 2**31 - 2**24  # bytes of weights; what protobuf's 2 GB leave is for the graph
 
 
 def save_onnx(model: Any, path: str | Path, *inputs: Any, **options: Any) -> None:
@@ -39,7 +37,7 @@ def save_onnx(model: Any, path: str | Path, *inputs: Any, **options: Any) -> Non
     naming the file, where it cannot be written.
     """
     proto, path = to_onnx(model, *inputs, **options), Path(path)
-    if proto.ByteSize() > LIMIT:
+    if sum(len(tensor.raw_data) for tensor in proto.graph.initializer) > LIMIT:
         put_weights_beside(proto, path.with_name(f"{path.name}.data"))
     write_atomically(path, proto.SerializeToString(deterministic=True))
 
@@ -50,6 +48,7 @@ def to_onnx(
     dynamic_batch: bool = True,
     layout: str = "NCHW",
     fold_batch_norm: bool = False,
+    opset: int | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> onnx.ModelProto:
     """A network, in evaluation mode, as a model of ONNX.
@@ -61,6 +60,8 @@ def to_onnx(
     layout           how images go in and come out, that is, floating tensors of 3 to 5 axes: "NCHW", as is usual in
                      ONNX, or "NHWC", as they are here. Everything else stays as it is
     fold_batch_norm  put batch normalisation into the weights of the layer before, instead of a node of its own
+    opset            the version of ONNX's operators, 21 to 28, for runtimes that do not know the newest; by default
+                     that, with the IR version that goes with it (14), or the newest that the package onnx knows
     metadata         what else to keep, anything JSON can hold: `metadata_props` of the model has a text for each key
 
     Inputs are named as the arguments of `forward`, initialisers as the parameters (and lie as ONNX wants them), nodes
@@ -71,26 +72,30 @@ def to_onnx(
     training mode in a function) or cannot be done for any N, PackageError without the package onnx; what the model
     raises for such inputs.
     """
-    require_onnx()
+    opset = checked_opset(opset)
     one_of("to_onnx", "layout", layout, ("NCHW", "NHWC"))
     examples = [Tensor.of(x).without_value() for x in inputs] or known_inputs(model)
     small, large = traced(model, examples, SMALL if dynamic_batch else None, LARGE if dynamic_batch else None)
     exported = Export(small, Sizes(small, large), layout)
     exported.write(fold_batch_norm)
-    proto = exported.proto()
-    describe(proto, model, layout, metadata or {})
+    proto = exported.proto(opset)
+    describe(proto, model, exported, metadata or {})
     return proto
 
 
-def require_onnx() -> None:
+def checked_opset(opset: int | None) -> int:
+    """The opset that is meant. Raises PackageError without the package onnx, ArgumentError for one it cannot write."""
     try:
-        import onnx  # noqa: F401
+        from onnx import defs
     except ImportError:
         raise PackageError(
-            "to_onnx: the package onnx is missing",
-            rule="it writes the format and checks it",
-            fix="pip install 'juanji[onnx]'",
+            "to_onnx: the package onnx is missing", rule="it writes the format", fix="pip install 'juanji[onnx]'"
         ) from None
+    newest = min(NEWEST, defs.onnx_opset_version())
+    whole("to_onnx", opset=newest if opset is None else opset)
+    if opset is not None and not OLDEST <= opset <= newest:
+        raise ArgumentError("to_onnx: bad opset", received=f"opset={opset}", rule=f"{OLDEST} … {newest}")
+    return newest if opset is None else opset
 
 
 def known_inputs(model: Any) -> list[Tensor]:
@@ -101,12 +106,11 @@ def known_inputs(model: Any) -> list[Tensor]:
             received="no inputs, and a model that does not come from juanji.models",
             fix="an example of each behind the path: jj.Tensor.spec((1, 32, 32, 3)), or an array",
         )
-    return [Tensor.spec((1, *config["input_size"], config["in_channels"]))]
+    dtype = next(iter(model.cells("parameter").values())).dtype
+    return [Tensor.spec((1, *config["input_size"], config["in_channels"]), dtype)]
 
 
-def traced(
-    model: Callable[..., Any], examples: list[Tensor], *batches: int | None
-) -> tuple[Graph, Graph | None]:
+def traced(model: Callable[..., Any], examples: list[Tensor], *batches: int | None) -> tuple[Graph, Graph | None]:
     """The graph of a model in evaluation mode, for each number of images; one alone, for None, with those given."""
     mode = model.evaluating() if isinstance(model, Module) else contextlib.nullcontext()
     with mode:
@@ -159,7 +163,7 @@ class Export:
             b.operations[-1].name = result
         Tidy(b, self.output_names).run(fold_batch_norm)
 
-    def proto(self) -> onnx.ModelProto:
+    def proto(self, opset: int) -> onnx.ModelProto:
         from onnx import helper, numpy_helper
 
         b, graph = self.builder, self.graph
@@ -167,7 +171,7 @@ class Export:
         inputs = [self.declared(name, x) for name, x in zip(graph.names, graph.inputs, strict=True)]
         outputs = [self.declared(name, x) for name, x in zip(self.output_names, self.outputs, strict=True)]
         weights = [numpy_helper.from_array(array, name) for name, array in b.arrays.items()]
-        opsets = [helper.make_opsetid("", OPSET)]
+        opsets = [helper.make_opsetid("", opset)]
         return helper.make_model(
             helper.make_graph(nodes, "network", inputs, outputs, weights),
             opset_imports=opsets,
@@ -188,14 +192,14 @@ def shown(size: Size) -> int | str:
     return str(size) if isinstance(size, Batch) else size
 
 
-def describe(proto: onnx.ModelProto, model: Any, layout: str, metadata: Mapping[str, Any]) -> None:
+def describe(proto: onnx.ModelProto, model: Any, exported: Export, metadata: Mapping[str, Any]) -> None:
     """Say in the model what it is: its document, its name, and a text for each key of the metadata."""
     from onnx import helper
 
-    config = getattr(model, "config", {})
-    name = config.get("name") or getattr(model, "class_name", getattr(model, "__name__", "function"))
+    config, layout = getattr(model, "config", {}), exported.layout
+    name = str(config.get("name") or getattr(model, "class_name", "function"))
     proto.graph.name = name
-    count = sum(math.prod(cell.shape) for cell in model.cells("parameter").values()) if isinstance(model, Module) else 0
+    count = sum(math.prod(cell.shape) for cell in exported.graph.cells if cell.kind == "parameter")
     ways = ", ".join(f"{x.name} ({', '.join(axes(x))})" for x in proto.graph.input)
     proto.doc_string = f"{name}: {count:,} parameters, in evaluation mode, images {layout}. Takes {ways}."
     entries = {"layout": layout, **({"model": config} if config else {}), **metadata}

@@ -125,7 +125,7 @@ def slice_(b: Builder, node: Node) -> Value:
         if bounds == (0, x.shape[axis], 1) and other == (0, larger.shape[axis], 1):
             continue
         if bounds != other:
-            raise depends_on_batch(b.path, "a slice", f"{bounds} and {other}")
+            raise depends_on_batch("a slice", f"{bounds} and {other}")
         if value.sizes[place] != 1 or x.shape[axis] == 1:
             cuts.append((place, *bounds))
         elif y.shape[axis] == 0:  # an axis that repeats one slice, of which none is left
@@ -165,9 +165,7 @@ def pad(b: Builder, node: Node) -> Value | None:
     return padded(b, value, {axis: ends for axis, ends in enumerate(zip(low, high, strict=True)) if any(ends)})
 
 
-def padded(
-    b: Builder, value: Value, ends: dict[int, tuple[int, int]], mode: str = "constant", fill: str = ""
-) -> Value:
+def padded(b: Builder, value: Value, ends: dict[int, tuple[int, int]], mode: str = "constant", fill: str = "") -> Value:
     """The value with (low, high) elements added along axes of its tensor."""
     if not ends:
         return value
@@ -175,14 +173,14 @@ def padded(
     sizes = list(value.sizes)
     for place, (low, high) in zip(places, ends.values(), strict=True):
         size = sizes[place]
-        sizes[place] = low + size + high if isinstance(size, int) else grown(b, low + high)
+        sizes[place] = low + size + high if isinstance(size, int) else grown(low + high)
     pads = [*(low for low, _ in ends.values()), *(high for _, high in ends.values())]
     name = b.node("Pad", value.name, b.integers(pads), fill, b.integers(places), mode=mode)
     return replace(value, name=name, sizes=tuple(sizes))
 
 
-def grown(b: Builder, more: int) -> Size:
-    raise depends_on_batch(b.path, "a border", f"{more} more than the number of images")
+def grown(more: int) -> Size:
+    raise depends_on_batch("a border", f"{more} more than the number of images")
 
 
 # taking by an index

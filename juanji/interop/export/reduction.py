@@ -84,7 +84,7 @@ entry("log_softmax")(along("LogSoftmax"))
 
 @entry("matmul")
 def matmul(b: Builder, node: Node) -> Value:
-    """A dense layer, whose weights are known, is a Gemm: they lie (out, in) and take up a mixed axis of the features."""
+    """A dense layer, whose weights are known, is a Gemm: they lie (out, in) and take up the order of mixed features."""
     (x, w), (y,) = node.inputs, node.outputs
     value, weights = b.value(x), b.value(w)
     if x.ndim > 2 or not isinstance(weights, Constant) or isinstance(value, Constant):

@@ -83,30 +83,27 @@ class Tidy:
             return False
         array = self.b.arrays[names[0]]
         shape = (count,) if source.kind == "Gemm" else (count, *[1] * len(source.attributes["strides"]))
-        if array.ndim > len(shape) or any(n not in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False)):
+        if array.ndim > len(shape) or any(
+            n not in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False)
+        ):
             return False
         source.inputs.append(self.changed(names[0], np.broadcast_to(array, shape).reshape(count)))
         return True
 
     def normalisation_of(self, source: Operation, operation: Operation) -> bool:
         """Whether `operation` is a batch normalisation by known statistics, which the weights then take over."""
-        parts = [self.b.arrays.get(name) for name in operation.inputs[1:]]
-        if operation.kind != "BatchNormalization" or any(part is None for part in [*parts, self.own_bias(source)]):
+        names = [*operation.inputs[1:], *source.inputs[1:]]
+        parts = [self.b.arrays[name].astype(np.float64) for name in names if name in self.b.arrays]
+        if operation.kind != "BatchNormalization" or len(parts) < len(names):
             return False
-        if not (count := self.channels(source)):
-            return False
-        scale, shift, mean, var = (np.asarray(part, np.float64) for part in parts)
+        scale, shift, mean, var, weights, *bias = parts
         factor = scale / np.sqrt(var + operation.attributes["epsilon"])
-        weights, bias = self.b.arrays[source.inputs[1]], self.own_bias(source)
-        source.inputs[1] = self.changed(source.inputs[1], scaled(source, weights, factor))
-        moved = ((bias if bias.size else np.zeros(count)) - mean) * factor + shift  # type: ignore[union-attr]
-        name = source.inputs[2] if len(source.inputs) > 2 else operation.inputs[2]
-        source.inputs[2:] = [self.changed(name, moved.astype(weights.dtype))]
+        dtype = self.b.arrays[source.inputs[1]].dtype
+        moved = ((bias[0] if bias else 0) - mean) * factor + shift
+        name = source.inputs[2] if bias else operation.inputs[2]
+        source.inputs[1] = self.changed(source.inputs[1], scaled(source, weights, factor).astype(dtype))
+        source.inputs[2:] = [self.changed(name, moved.astype(dtype))]
         return True
-
-    def own_bias(self, source: Operation) -> Array | None:
-        """The bias of a contraction: empty where it has none, None where it is not known."""
-        return self.b.arrays.get(source.inputs[2]) if len(source.inputs) > 2 else np.zeros(0)
 
     def changed(self, name: str, array: Array) -> str:
         """The name of an initialiser with other numbers: its own, if nothing else reads it."""
@@ -119,8 +116,8 @@ class Tidy:
 def scaled(source: Operation, weights: Array, factor: Array) -> Array:
     """Weights with a factor for each output channel."""
     if source.kind != "ConvTranspose":
-        return (weights * factor.reshape(-1, *[1] * (weights.ndim - 1))).astype(weights.dtype)
+        return weights * factor.reshape(-1, *[1] * (weights.ndim - 1))
     groups = source.attributes["group"]
     apart = weights.reshape(groups, -1, *weights.shape[1:])
     factors = factor.reshape(groups, 1, -1, *[1] * (weights.ndim - 2))
-    return (apart * factors).reshape(weights.shape).astype(weights.dtype)
+    return (apart * factors).reshape(weights.shape)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from juanji import tree
-from juanji.errors import ArgumentError
-from juanji.graph import Node
+from juanji.errors import ArgumentError, JuanjiError
+from juanji.graph import Node, flatten
 from juanji.interop.export import layers, movement, pointwise, reduction, windows
 from juanji.interop.export.batch import Batch, depends_on_batch
 from juanji.interop.export.builder import Builder, Constant
@@ -24,19 +24,35 @@ def write(b: Builder, nodes: Sequence[Node], wanted: set[int]) -> None:
     """Write the nodes that the tensors in `wanted` need, which gains what those need in turn."""
     for node in live(nodes, wanted):
         b.path = node.path
-        if not worked_out(b, node) and not entered(b, node):
-            if not node.body:
-                raise no_counterpart(node)
-            write(b, node.body, wanted)
+        try:
+            write_node(b, node, wanted)
+        except JuanjiError as error:
+            error.at = error.at or node.path
+            raise
+
+
+def write_node(b: Builder, node: Node, wanted: set[int]) -> None:
+    """Write a node as a whole, or else its parts."""
+    if not inner(node) & wanted and (worked_out(b, node) or entered(b, node)):
+        return
+    if not node.body:
+        raise no_counterpart(node)
+    write(b, node.body, wanted)
 
 
 def live(nodes: Sequence[Node], wanted: set[int]) -> list[Node]:
     kept = []
     for node in reversed(nodes):
-        if any(id(x) in wanted for x in node.outputs):
+        if (inner(node) | set(map(id, node.outputs))) & wanted:
             kept.append(node)
             wanted.update(map(id, node.inputs))
     return kept[::-1]
+
+
+def inner(node: Node) -> set[int]:
+    """The tensors between the parts of a composite. Derivatives speak of them, networks do not."""
+    made = {id(x) for part in flatten(node.body) for x in part.outputs}
+    return made.difference(map(id, node.outputs))
 
 
 def entered(b: Builder, node: Node) -> bool:
@@ -45,7 +61,7 @@ def entered(b: Builder, node: Node) -> bool:
         return False
     twin = b.sizes.twin(node)
     if node.name not in BY_SIZES and node.attrs != twin.attrs:
-        raise depends_on_batch(node.path, node.name, f"{dict(node.attrs)} and {dict(twin.attrs)}")
+        raise depends_on_batch(node.name, f"{dict(node.attrs)} and {dict(twin.attrs)}")
     result = ENTRIES[node.name](b, node)
     if result is None:
         return False
@@ -77,7 +93,6 @@ def no_counterpart(node: Node) -> ArgumentError:
     options = ", ".join(f"{key}={value}" for key, value in node.attrs.items())
     return ArgumentError(
         f"to_onnx: {node.name} has no counterpart in ONNX",
-        at=node.path,
         received=f"{node.name} of {shapes}" + (f" with {options}" if options else ""),
         rule="what is exported is a network in use: no gradients, no random numbers",
         fix="export the network itself, not a step of its training",

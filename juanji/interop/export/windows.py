@@ -48,9 +48,7 @@ def framed(b: Builder, x: Tensor, spec: ConvSpec) -> tuple[str, Pads]:
         return value.name, pads
     ends = list(zip(spec.input, spec.low, spec.high, strict=True))
     cuts = [
-        (axis, max(-low, 0), n + min(high, 0), 1)
-        for axis, (n, low, high) in enumerate(ends, 2)
-        if min(low, high) < 0
+        (axis, max(-low, 0), n + min(high, 0), 1) for axis, (n, low, high) in enumerate(ends, 2) if min(low, high) < 0
     ]
     return cut(b, value, cuts).name, (tuple(max(n, 0) for n in spec.low), tuple(max(n, 0) for n in spec.high))
 
