@@ -291,6 +291,13 @@ def test_the_same_tensor_twice_and_an_input_as_it_is():
     close(with_onnxruntime(proto, [x]), (np.maximum(x, 0), x, np.maximum(x, 0)), 0)
 
 
+def test_outputs_that_are_no_tensors():
+    x = np.zeros((2, 3), "float32")
+    close(with_onnxruntime(checked(to_onnx(lambda x: {"y": x * 2, "n": 3}, x)), [x]), (x, np.int64(3)), 0)
+    with pytest.raises(ArgumentError, match="a constant depends on the number of images"):
+        to_onnx(lambda x: (x, len(x)), x)
+
+
 # Mistakes
 
 
@@ -360,6 +367,10 @@ def test_functions_have_to_be_in_evaluation_mode():
 def test_arguments_are_checked():
     with pytest.raises(ArgumentError, match=r"which inputs does the model take\?(?s:.*)jj\.Tensor\.spec"):
         to_onnx(nn.Linear(3, 3))
+    with pytest.raises(
+        ArgumentError, match="the metadata cannot be written\n  received  Object of type set is not JSON"
+    ):
+        to_onnx(nn.Linear(3, 3), ROWS, metadata={"names": {"a"}})
     with pytest.raises(ArgumentError, match="to_onnx: unknown layout"):
         to_onnx(nn.Linear(3, 3), ROWS, layout="CHWN")
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from runtimes import checked, close, kinds, with_evaluator, with_onnxruntime
 
 import juanji as jj
-from juanji.errors import ArgumentError
+from juanji.errors import ArgumentError, JuanjiError
 from juanji.graph import COMPOSITES, PRIMITIVES
 from juanji.interop import to_onnx
 from juanji.interop.export.walk import ENTRIES
@@ -38,8 +40,10 @@ BY_PARTS = {
     "var": "ONNX has none",
 }
 # Where the reference evaluator of onnx 1.23 is wrong; onnxruntime is asked all the same.
+GROUPS = "transposed convolution in groups takes one image"
 EVALUATOR_FAULTS = {
-    ("conv_input_grad", 1): "transposed convolution takes no groups with more than one image",
+    **{("fold", i): GROUPS for i in (0, 1, 3)},
+    ("conv_input_grad", 1): GROUPS,
     ("max_pool", 3): "sizes of volumes with padding at one end only",
     ("window_argmax", 3): "sizes of volumes with padding at one end only",
 }
@@ -108,6 +112,8 @@ OPTIONS = [
     ("avg_pool", {"size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, {"AveragePool": 1, "Mul": 1}),
     ("avg_pool", {"size": 3, "stride": 2, "padding": 1, "count_include_pad": False}, {"AveragePool": 1, "Mul": 0}),
     ("max_pool", {"size": 2, "dilation": 3, "padding": 2}, {"MaxPool": 1, "Pad": 1}),
+    ("max_pool", {"size": 2, "padding": ((-1, 0), (0, -2))}, {"MaxPool": 1, "Slice": 1}),
+    ("lp_pool", {"norm": 2, "size": 2, "dilation": 3, "padding": 2}, {"AveragePool": 0, "Conv": 1}),
     ("max_pool", {"size": 2, "stride": 5}, {"MaxPool": 1}),
     ("adaptive_avg_pool", {"output_size": (4, 3)}, {"MatMul": 2, "Transpose": 0}),
     ("softmax", {"axis": 2}, {"Softmax": 1, "Transpose": 0}),
@@ -119,8 +125,8 @@ OPTIONS = [
     ("layer_norm", {"axes": (1, 2, 3)}, {"LayerNormalization": 1, "Transpose": 0}),
     ("layer_norm", {"axes": -1}, {"LayerNormalization": 1, "Transpose": 2}),
     ("layer_norm", {"axes": 1}, {"LayerNormalization": 0}),
-    ("pad", {"widths": [(0, 0), (2, 1), (0, 3), (0, 0)], "mode": "reflect"}, {"Pad": 2, "Gather": 0}),
-    ("pad", {"widths": [(0, 0), (2, 1), (0, 3), (0, 0)], "mode": "edge"}, {"Pad": 2, "Gather": 0}),
+    ("pad", {"widths": [(0, 0), (2, 1), (0, 3), (0, 0)], "mode": "reflect"}, {"Pad": 1, "Gather": 0}),
+    ("pad", {"widths": [(0, 0), (2, 1), (0, 3), (0, 0)], "mode": "edge"}, {"Pad": 1, "Gather": 0}),
     ("pad", {"widths": [(0, 0), (8, 1), (0, 0), (0, 0)], "mode": "reflect"}, {"Pad": 0, "Gather": 1}),
     ("pad", {"widths": [(0, 0), (1, 1), (0, 0), (0, 0)], "mode": "constant", "value": 2.5}, {"Pad": 1, "Where": 1}),
     ("take", {"index": np.array([3, -1, 0], np.int8), "axis": -1}, {"Gather": 1}),
@@ -138,3 +144,81 @@ def test_options_on_a_batch_of_any_size(name, options, expected):
     assert {kind: found[kind] for kind in expected} == expected
     for batch in (x, x[:1]):
         close(with_onnxruntime(proto, [batch]), function(batch, **options), 1e-5)
+
+
+@pytest.mark.parametrize("options", [{"padding": ((-1, 0), (0, 0))}, {"dilation": 3, "padding": 2}])
+def test_places_in_what_is_cut_or_far_outside_have_no_counterpart(options):
+    with pytest.raises(ArgumentError, match="window_argmax has no counterpart in ONNX"):
+        to_onnx(lambda x: jj.max_pool(x, 2, return_indices=True, **options), jj.Tensor.spec((1, 6, 6, 1)))
+
+
+@st.composite
+def windows(draw):
+    """The sizes of images and the options of windows over them, one to three axes."""
+    rank = draw(st.integers(1, 3))
+
+    def sizes(low, high):
+        return tuple(draw(st.lists(st.integers(low, high), min_size=rank, max_size=rank)))
+
+    pads = st.tuples(st.integers(-2, 3), st.integers(-2, 3))
+    padding = draw(st.one_of(st.just(0), st.sampled_from(["same", "same_lower", "full"]), st.tuples(*[pads] * rank)))
+    return sizes(1, 7), sizes(1, 3), {"stride": sizes(1, 3), "padding": padding, "dilation": sizes(1, 2)}
+
+
+def agrees(function, x):
+    """The exported function is the function, on a batch that was not traced, wherever the function takes x."""
+    try:
+        expected = function(jj.Tensor(x))
+    except JuanjiError:
+        assume(False)
+    close(with_onnxruntime(to_onnx(function, x), [x]), expected, 1e-5)
+
+
+@settings(max_examples=80, deadline=None)
+@given(windows(), st.sampled_from([(2, 4, 1), (4, 2, 2), (3, 3, 3)]), st.booleans())
+def test_any_convolution(drawn, channels, bias):
+    (size, kernel, options), (c, m, groups) = drawn, channels
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, *size, c)).astype("float32")
+    w = jj.Tensor(rng.normal(size=(*kernel, c // groups, m)).astype("float32"))
+    b = jj.Tensor(rng.normal(size=m).astype("float32")) if bias else None
+    agrees(lambda x: jj.conv(x, w, b, groups=groups, **options), x)
+
+
+@settings(max_examples=80, deadline=None)
+@given(windows(), st.sampled_from([(2, 4, 1), (4, 2, 2), (3, 3, 3)]), st.integers(0, 2))
+def test_any_transposed_convolution(drawn, channels, extra):
+    (size, kernel, options), (c, m, groups) = drawn, channels
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, *size, c)).astype("float32")
+    w = jj.Tensor(rng.normal(size=(*kernel, m // groups, c)).astype("float32"))
+    agrees(lambda x: jj.conv_transpose(x, w, output_padding=extra, groups=groups, **options), x)
+
+
+@settings(max_examples=80, deadline=None)
+@given(windows(), st.booleans(), st.booleans())
+def test_any_pooling(drawn, ceil_mode, include):
+    size, kernel, options = drawn
+    cut = isinstance(options["padding"], tuple) and min(map(min, options["padding"])) < 0
+    x = np.random.default_rng(0).normal(size=(1, *size, 2)).astype("float32")
+
+    def function(x, ceil_mode=ceil_mode and not cut):
+        largest = jj.max_pool(x, kernel, ceil_mode=ceil_mode, **options)
+        mean_options = {key: value for key, value in options.items() if key != "dilation"}
+        mean = jj.ops.avg_pool(x, kernel, ceil_mode=ceil_mode, count_include_pad=include, **mean_options)
+        return largest, mean
+
+    agrees(function, x)
+
+
+@settings(max_examples=40, deadline=None)
+@given(windows())
+def test_any_patches(drawn):
+    size, kernel, options = drawn
+    x = np.random.default_rng(0).normal(size=(1, *size, 2)).astype("float32")
+
+    def function(x):
+        patches = jj.unfold(x, kernel, **options)
+        return patches, jj.fold(patches * 2, size, **options)
+
+    agrees(function, x)

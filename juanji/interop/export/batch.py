@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from juanji import tree
 from juanji.errors import ArgumentError
 from juanji.graph import Graph, Node
 from juanji.tensor import Tensor
@@ -40,6 +41,7 @@ class Sizes:
             self.pair(zip(small.inputs, large.inputs, strict=True))
             self.pair((x, large.cells[cell]) for cell, x in small.cells.items())
             self.pair_nodes(small.nodes, large.nodes)
+            self.pair(zip(tree.leaves(small.outputs), tree.leaves(large.outputs), strict=True))
 
     def pair(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         self.twins.update((id(x), twin) for x, twin in pairs if x is not None)

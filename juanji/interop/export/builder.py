@@ -100,6 +100,7 @@ class Builder:
         self.moved: dict[Any, str] = {}
         self.transposed: dict[str, tuple[str, tuple[Size, ...], Order]] = {}
         self.reshaped: dict[str, tuple[str, tuple[Size, ...]]] = {}
+        self.bordered: dict[str, tuple[Value, dict[int, tuple[int, int]], str, str]] = {}
         # Tensors that `linear` has made matrices of for a product, by identity: before, and the product after.
         self.rows: dict[int, Tensor] = {}
         self.products: dict[int, tuple[tuple[int, ...], Value]] = {}

@@ -115,6 +115,8 @@ def traced(model: Callable[..., Any], examples: list[Tensor], *batches: int | No
     mode = model.evaluating() if isinstance(model, Module) else contextlib.nullcontext()
     with mode:
         graphs = [trace(model, *(with_batch(x, n) for x in examples)) for n in dict.fromkeys(batches)]
+    for graph in graphs:
+        graph.outputs = tree.map(Tensor.of, graph.outputs)
     for cell in graphs[0].writes:
         raise ArgumentError(
             "to_onnx: the function changes its state",
@@ -212,7 +214,12 @@ def axes(value: onnx.ValueInfoProto) -> list[str]:
 
 def text_of(value: Any) -> str:
     """A text as itself, everything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            "to_onnx: the metadata cannot be written", received=str(error), rule="anything JSON can hold"
+        ) from None
 
 
 def put_weights_beside(proto: onnx.ModelProto, path: Path) -> None:

@@ -166,21 +166,26 @@ def pad(b: Builder, node: Node) -> Value | None:
 
 
 def padded(b: Builder, value: Value, ends: dict[int, tuple[int, int]], mode: str = "constant", fill: str = "") -> Value:
-    """The value with (low, high) elements added along axes of its tensor."""
+    """The value with (low, high) elements added along axes of its tensor; of a Pad along others, both together."""
     if not ends:
         return value
+    before, others, *same = b.bordered.get(value.name, (value, {}, mode, fill))
+    if same == [mode, fill] and before.order == value.order and not others.keys() & ends.keys():
+        value, ends = before, others | ends
     places = [value.order.index(axis) for axis in ends]
     sizes = list(value.sizes)
-    for place, (low, high) in zip(places, ends.values(), strict=True):
-        size = sizes[place]
-        sizes[place] = low + size + high if isinstance(size, int) else grown(low + high)
+    for place, more in zip(places, ends.values(), strict=True):
+        sizes[place] = grown(sizes[place], sum(more))
     pads = [*(low for low, _ in ends.values()), *(high for _, high in ends.values())]
     name = b.node("Pad", value.name, b.integers(pads), fill, b.integers(places), mode=mode)
+    b.bordered[name] = value, ends, mode, fill
     return replace(value, name=name, sizes=tuple(sizes))
 
 
-def grown(more: int) -> Size:
-    raise depends_on_batch("a border", f"{more} more than the number of images")
+def grown(size: Size, more: int) -> int:
+    if isinstance(size, Batch):
+        raise depends_on_batch("a border", f"{more} more than the number of images")
+    return size + more
 
 
 # taking by an index

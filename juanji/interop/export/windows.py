@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,16 @@ def framed(b: Builder, x: Tensor, spec: ConvSpec) -> tuple[str, Pads]:
     value = b.full(x, channels_first(x.ndim))
     if pads := pads_of(spec):
         return value.name, pads
-    ends = list(zip(spec.input, spec.low, spec.high, strict=True))
-    cuts = [
-        (axis, max(-low, 0), n + min(high, 0), 1) for axis, (n, low, high) in enumerate(ends, 2) if min(low, high) < 0
-    ]
-    return cut(b, value, cuts).name, (tuple(max(n, 0) for n in spec.low), tuple(max(n, 0) for n in spec.high))
+    more = tuple(tuple(max(n, 0) for n in ends) for ends in (spec.low, spec.high))
+    sizes = list(spec.input)
+    if any(n + min(low, 0) + min(high, 0) < 1 for n, low, high in zip(sizes, spec.low, spec.high, strict=True)):
+        # More is taken away than there is, padding from the other end too.
+        value = padded(b, value, {axis: ends for axis, ends in enumerate(zip(*more, strict=True), 1) if any(ends)})
+        sizes = [low + n + high for low, n, high in zip(more[0], sizes, more[1], strict=True)]
+        more = ((0,) * spec.rank,) * 2
+    ends = enumerate(zip(sizes, spec.low, spec.high, strict=True), 2)
+    cuts = [(axis, max(-low, 0), n + min(high, 0), 1) for axis, (n, low, high) in ends if min(low, high) < 0]
+    return cut(b, value, cuts).name, more  # type: ignore[return-value]
 
 
 @entry("conv")
@@ -63,97 +69,114 @@ def conv(b: Builder, node: Node) -> Value:
 
 @entry("conv_input_grad")
 def conv_transpose(b: Builder, node: Node) -> Value:
-    """Transposed convolution; a size that its formula cannot give is padded with zeros or cut afterwards."""
     (w, g), (y,), spec = node.inputs, node.outputs, node.attrs["spec"]
+    return transposed(b, b.first(g), b.take(w, kernels(w)), y, spec, spec.groups)
+
+
+def transposed(b: Builder, image: str, weights: str, y: Tensor, spec: ConvSpec, groups: int) -> Value:
+    """Transposed convolution; a size that its formula cannot give is padded with zeros or cut afterwards."""
     extra = tuple(max(-n, 0) for n in spec.high)
     fits = min(spec.low) >= 0 and all(e < s or not e for e, s in zip(extra, spec.stride, strict=True))
     none = (0,) * spec.rank
     pads = (spec.low, tuple(max(n, 0) for n in spec.high)) if fits else (none, none)
-    options = attributes(spec, pads) | {"output_padding": list(extra if fits else none), "group": spec.groups}
-    name = b.node("ConvTranspose", b.first(g), b.take(w, kernels(w)), **options)
+    options = attributes(spec, pads) | {"output_padding": list(extra if fits else none), "group": groups}
+    name = b.node("ConvTranspose", image, weights, **options)
     return b.images(name, y) if fits else cropped(b, name, y, spec)
-
-
-def reach(spec: ConvSpec) -> tuple[int, ...]:
-    """The size of everything that windows reach, padding included."""
-    return tuple((y - 1) * s + span for y, s, span in zip(spec.output, spec.stride, spec.span, strict=True))
 
 
 def cropped(b: Builder, name: str, y: Tensor, spec: ConvSpec) -> Value:
     """Images y out of everything that windows reach: without the padding, with zeros where they reach nothing."""
     n, *_, c = b.sizes.of(y)
-    value = Value(name, channels_first(y.ndim), (n, c, *reach(spec)))
-    ends = list(enumerate(zip(reach(spec), spec.low, spec.high, strict=True), 1))
-    cuts = [(axis + 1, max(a, 0), size - max(z, 0), 1) for axis, (size, a, z) in ends if max(a, z) > 0]
-    more = {axis: (max(-a, 0), max(-z, 0)) for axis, (_, a, z) in ends if min(a, z) < 0}
-    return padded(b, cut(b, value, cuts), more)
+    reach = tuple((y - 1) * s + span for y, s, span in zip(spec.output, spec.stride, spec.span, strict=True))
+    ends = list(enumerate(zip(spec.low, spec.high, strict=True), 1))
+    more = {axis: (max(-low, 0), max(-high, 0)) for axis, (low, high) in ends if min(low, high) < 0}
+    value = padded(b, Value(name, channels_first(y.ndim), (n, c, *reach)), more)
+    cuts = [
+        (axis + 1, max(low, 0), size - max(high, 0), 1)
+        for (axis, (low, high)), size in zip(ends, value.sizes[2:], strict=True)
+        if max(low, high) > 0 and isinstance(size, int)
+    ]
+    return cut(b, value, cuts)
+
+
+# Patches (N, *Y, C, *K) are a convolution of each channel with kernels that pick one tap each: (N, C·K, *Y).
+
+
+def picks(b: Builder, x: Tensor, spec: ConvSpec) -> str:
+    kernel = np.eye(spec.taps, dtype=x.dtype).reshape(spec.taps, 1, *spec.kernel)
+    return b.initialiser(np.tile(kernel, (x.shape[-1], *[1] * (spec.rank + 1))))
+
+
+def apart(spec: ConvSpec) -> tuple[int, ...]:
+    """Patches as (N, C, *K, *Y)."""
+    rank = spec.rank
+    return (0, rank + 1, *range(rank + 2, 2 * rank + 2), *range(1, rank + 1))
 
 
 @entry("unfold")
 def unfold(b: Builder, node: Node) -> Value:
-    """Patches are a convolution with kernels that pick one tap each."""
     (x,), (y,), spec = node.inputs, node.outputs, node.attrs["spec"]
-    c, taps = x.shape[-1], spec.taps
-    picks = np.tile(np.eye(taps, dtype=x.dtype).reshape(taps, 1, *spec.kernel), (c, *[1] * (spec.rank + 1)))
     image, pads = framed(b, x, spec)
-    name = b.node("Conv", image, b.initialiser(picks), **attributes(spec, pads), group=c)
-    n = b.sizes.of(x)[0]
-    name = b.reshape(name, (n, c * taps, *spec.output), (n, c, *spec.kernel, *spec.output))
-    rank = spec.rank
-    return b.plain(name, y, (0, rank + 1, *range(rank + 2, 2 * rank + 2), *range(1, rank + 1)))
+    name = b.node("Conv", image, picks(b, x, spec), **attributes(spec, pads), group=x.shape[-1])
+    result = b.plain("", y, apart(spec))
+    return replace(result, name=b.reshape(name, (result.sizes[0], x.shape[-1] * spec.taps, *spec.output), result.sizes))
 
 
 @entry("fold")
 def fold(b: Builder, node: Node) -> Value:
     (p,), (y,), spec = node.inputs, node.outputs, node.attrs["spec"]
-    rank, n, c = spec.rank, b.sizes.of(p)[0], y.shape[-1]
-    name = b.take(p, (0, rank + 1, *range(rank + 2, 2 * rank + 2), *range(1, rank + 1)))
-    columns = n, c * spec.taps, math.prod(spec.output)
-    name = b.reshape(name, (n, c, *spec.kernel, *spec.output), columns)
-    pads = pads_of(spec)
-    options = attributes(spec, pads or ((0,) * rank,) * 2)
-    size = b.integers(spec.input if pads else reach(spec))
-    name = b.node("Col2Im", name, size, b.integers(options.pop("kernel_shape")), **options)
-    return b.images(name, y) if pads else cropped(b, name, y, spec)
+    value, c = b.full(p, apart(spec)), y.shape[-1]
+    name = b.reshape(value.name, value.sizes, (value.sizes[0], c * spec.taps, *spec.output))
+    return transposed(b, name, picks(b, y, spec), y, spec, c)
 
 
 # Pooling
 
 
+def wide(spec: ConvSpec) -> bool:
+    """Whether there is more padding than runtimes take of a pooling, which is less than the kernel."""
+    high = (max(n, 0) for n in spec.high)
+    return any(max(pads) >= k for *pads, k in zip(spec.low, high, spec.kernel, strict=True))
+
+
 @entry("max_pool")
-def max_pool(b: Builder, node: Node) -> Value | tuple[Value, ...]:
-    y, *places = node.outputs
-    name, index = pooled(b, node, places)
-    return (b.images(name, y), index) if places else b.images(name, y)
+def max_pool(b: Builder, node: Node) -> Value | tuple[Value, ...] | None:
+    (x,), (y, *places), spec = node.inputs, node.outputs, node.attrs["spec"]
+    if places:
+        return with_places(b, x, y, places[0], spec)
+    image, pads = framed(b, x, spec)
+    if wide(spec):
+        value = Value(image, channels_first(x.ndim), (0, 0, *spec.input))
+        fill = b.initialiser(np.asarray(lowest(x.dtype), x.dtype))
+        image = padded(b, value, dict(enumerate(zip(*pads, strict=True), 1)), fill=fill).name
+        pads = ((0,) * spec.rank,) * 2
+    return b.images(b.node("MaxPool", image, **attributes(spec, pads)), y)
 
 
 @entry("window_argmax")
-def window_argmax(b: Builder, node: Node) -> Value:
-    return pooled(b, node, node.outputs)[1]
+def window_argmax(b: Builder, node: Node) -> Value | None:
+    (x,), (places,) = node.inputs, node.outputs
+    found = with_places(b, x, places, places, node.attrs["spec"])
+    return found and found[1]
 
 
-def pooled(b: Builder, node: Node, places: Any) -> tuple[str, Any]:
-    """The names of MaxPool's results; its indices count through the batch, those of juanji through one image."""
-    (x,), spec = node.inputs, node.attrs["spec"]
-    image, pads = framed(b, x, spec)
-    wide = any(p >= k for ends in pads for p, k in zip(ends, spec.kernel, strict=True))
-    if wide and not places:  # more padding than runtimes take of a pooling
-        ends = dict(enumerate(zip(*pads, strict=True), 1))
-        value = Value(image, channels_first(x.ndim), (0, 0, *spec.input))
-        fill = b.initialiser(np.asarray(lowest(x.dtype), x.dtype))
-        image, pads = padded(b, value, ends, fill=fill).name, ((0,) * spec.rank,) * 2
-    name = b.node("MaxPool", image, outputs=1 + bool(places), **attributes(spec, pads))
-    if not places:
-        return name, None
-    size = b.integers(math.prod(spec.input))
-    return name, b.images(b.node("Mod", b.operations[-1].outputs[1], size), places[0])
+def with_places(b: Builder, x: Tensor, y: Tensor, places: Tensor, spec: ConvSpec) -> tuple[Value, Value] | None:
+    """Maxima and places. ONNX counts those through the whole batch, juanji through one image, and that uncut."""
+    pads = pads_of(spec)
+    if pads is None or wide(spec):
+        return None
+    name = b.node("MaxPool", b.first(x), outputs=2, **attributes(spec, pads))
+    index = b.node("Mod", b.operations[-1].outputs[1], b.integers(math.prod(spec.input)))
+    return b.images(name, y), b.images(index, places)
 
 
 @entry("avg_pool")
-def avg_pool(b: Builder, node: Node) -> Value:
+def avg_pool(b: Builder, node: Node) -> Value | None:
     """The mean of a window. ONNX counts all of the padding or none; where some counts, the mean is scaled."""
     (x,), (y,), spec, attrs = node.inputs, node.outputs, node.attrs["spec"], node.attrs
-    if spec.taps == 1 and spec.input == spec.output:
+    if wide(spec):
+        return None
+    if spec.taps == 1 and spec.input == spec.output and not any(spec.low):
         return b.full(x)
     none = ((0, 0),) * spec.rank
     met, inside = (
