@@ -28,7 +28,9 @@ def channels_last(results, layout="NCHW"):
 
 
 def session(proto):
-    return onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def with_onnxruntime(proto, arrays, layout="NCHW"):

@@ -93,6 +93,7 @@ SEVERAL = [
     (nn.DeformConv2d(4, 3, 3, padding=1), [IMAGE, OFFSETS], {"DeformConv": 1, "Transpose": 0}),
     (nn.DeformConv2d(4, 3, 3, padding=1), [IMAGE, OFFSETS, (7, 8, 9)], {"DeformConv": 1, "Transpose": 0}),
     (nn.MaxUnpool2d(2), [(2, 2, 4), np.arange(5 * 16).reshape(5, 2, 2, 4) % 16], {"ScatterElements": 2}),
+    (nn.MaxUnpool2d(2), [(2, 2, 4), np.full((5, 2, 2, 4), 3, np.uint8)], {"ScatterElements": 2, "Cast": 2}),
     (nn.CrossEntropyLoss(), [(4,), LABELS[:, 0]], {"SoftmaxCrossEntropyLoss": 1}),
     (nn.CrossEntropyLoss(np.float32([1, 2, 3, 4])), [(7, 4), LABELS], {"SoftmaxCrossEntropyLoss": 1}),
     (nn.CrossEntropyLoss(label_smoothing=0.1), [(4,), LABELS[:, 0].astype("uint8")], {}),

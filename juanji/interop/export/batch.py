@@ -41,7 +41,10 @@ class Sizes:
             self.pair(zip(small.inputs, large.inputs, strict=True))
             self.pair((x, large.cells[cell]) for cell, x in small.cells.items())
             self.pair_nodes(small.nodes, large.nodes)
-            self.pair(zip(tree.leaves(small.outputs), tree.leaves(large.outputs), strict=True))
+            outputs, others = list(tree.leaves(small.outputs)), list(tree.leaves(large.outputs))
+            if len(outputs) != len(others):
+                raise depends_on_batch("the number of results", f"{len(outputs)} and {len(others)}")
+            self.pair(zip(outputs, others, strict=True))
 
     def pair(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         self.twins.update((id(x), twin) for x, twin in pairs if x is not None)

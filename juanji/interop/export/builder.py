@@ -98,6 +98,7 @@ class Builder:
         self.names: set[str] = set()
         self.shared: dict[Any, str] = {}
         self.moved: dict[Any, str] = {}
+        # What a Transpose, a Reshape or a Pad, by its result, was written for, so that two after another become one.
         self.transposed: dict[str, tuple[str, tuple[Size, ...], Order]] = {}
         self.reshaped: dict[str, tuple[str, tuple[Size, ...]]] = {}
         self.bordered: dict[str, tuple[Value, dict[int, tuple[int, int]], str, str]] = {}
@@ -156,6 +157,7 @@ class Builder:
     # Values of tensors
 
     def value(self, operand: Operand) -> Value | Constant:
+        """What stands for a tensor; a tensor that no node has made is a constant. Values stand for themselves."""
         if isinstance(operand, Value | Constant):
             return operand
         if id(operand) not in self.values:
@@ -244,7 +246,7 @@ class Builder:
         counted = [isinstance(size, Batch) for size in new]
         if sum(counted) == 1 and 0 not in new:
             return self.node("Reshape", name, self.integers([-1 if isinstance(n, Batch) else n for n in new]))
-        return self.node("Reshape", name, self.shape(new))
+        return self.node("Reshape", name, self.shape(new), allowzero=int(0 in new))
 
     def unmixed(self, value: Value) -> Value:
         """The value with its mixed axis in the tensor's own order."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -201,14 +200,13 @@ def take(b: Builder, node: Node) -> Value:
     place, rank = value.order.index(axis), index.ndim
     order = [a if a < axis else a - 1 + rank for a in value.order]
     order[place : place + 1] = range(axis, axis + rank)
-    return b.plain(b.node("Gather", value.name, whole(b, index), axis=place), node.outputs[0], order)
+    return b.plain(b.node("Gather", value.name, whole(b, index, b.take(index)), axis=place), node.outputs[0], order)
 
 
-def whole(b: Builder, index: Tensor) -> str:
-    """Indices as ONNX takes them, in 32 or 64 bits."""
+def whole(b: Builder, index: Tensor, name: str) -> str:
+    """Indices, whose value is called `name`, as ONNX takes them: in 32 or 64 bits."""
     from onnx import TensorProto
 
-    name = b.take(index)
     return name if index.dtype in (np.int32, np.int64) else b.node("Cast", name, to=TensorProto.INT64)
 
 
@@ -217,9 +215,10 @@ def border_of(index: Array, x: Tensor, axis: int) -> tuple[str, tuple[int, int]]
     n = x.shape[axis]
     if index.ndim != 1 or index.size <= n or n < 2:
         return None
-    for low, (mode, indices) in itertools.product(range(index.size - n + 1), PAD_INDEX.items()):
+    for mode, low in [("edge", int((index != 0).argmax()) - 1), ("reflect", int((index == 0).argmax()))]:
         ends = low, index.size - n - low
-        if (mode == "edge" or max(ends) < n) and np.array_equal(index, indices(n, *ends)):
+        allowed = min(ends) >= 0 and (mode == "edge" or max(ends) < n)
+        if allowed and np.array_equal(index, PAD_INDEX[mode](n, *ends)):
             return mode, ends
     return None
 
@@ -239,18 +238,17 @@ def concat(b: Builder, node: Node) -> Value:
 @entry("window_gather")
 def window_gather(b: Builder, node: Node) -> Value:
     x, index = node.inputs
-    places = flat_places(b, index)
-    name = b.node("GatherElements", flat_places(b, x), places, axis=2)
-    return unflattened(b, name, node.outputs[0])
+    places = whole(b, index, flat_places(b, index))
+    return unflattened(b, b.node("GatherElements", flat_places(b, x), places, axis=2), node.outputs[0])
 
 
 @entry("window_scatter")
 def window_scatter(b: Builder, node: Node) -> Value:
     (x, index), (y,) = node.inputs, node.outputs
-    zeros = b.initialiser(np.zeros((), x.dtype))
     n, *_, c = b.sizes.of(y)
-    ground = b.node("Expand", zeros, b.shape((n, c, math.prod(node.attrs["size"]))))
-    name = b.node("ScatterElements", ground, flat_places(b, index), flat_places(b, x), axis=2, reduction="add")
+    places = whole(b, index, flat_places(b, index))
+    ground = b.node("Expand", b.initialiser(np.zeros((), x.dtype)), b.shape((n, c, math.prod(node.attrs["size"]))))
+    name = b.node("ScatterElements", ground, places, flat_places(b, x), axis=2, reduction="add")
     return unflattened(b, name, y)
 
 

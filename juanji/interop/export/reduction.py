@@ -126,6 +126,6 @@ def loss_by_label(b: Builder, node: Node) -> Value | None:
     if attrs.get("label_smoothing") or target.is_floating:
         return None
     kind = "SoftmaxCrossEntropyLoss" if node.name == "cross_entropy" else "NegativeLogLikelihoodLoss"
-    parts = [b.first(scores), whole(b, target), *([] if weight is None else [b.take(weight)])]
+    parts = [b.first(scores), whole(b, target, b.take(target)), *([] if weight is None else [b.take(weight)])]
     name = b.node(kind, *parts, ignore_index=attrs["ignore_index"], reduction=attrs["reduction"])
     return b.plain(name, node.outputs[0])

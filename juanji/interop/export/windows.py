@@ -42,11 +42,11 @@ def pads_of(spec: ConvSpec) -> Pads | None:
     return (spec.low, high) if fits and min(spec.low) >= 0 else None
 
 
-def framed(b: Builder, x: Tensor, spec: ConvSpec) -> tuple[str, Pads]:
+def framed(b: Builder, x: Tensor, spec: ConvSpec) -> tuple[Value, Pads]:
     """x `(N, *X, C)` channels first, and the padding; where that is negative, x without what it takes away."""
     value = b.full(x, channels_first(x.ndim))
     if pads := pads_of(spec):
-        return value.name, pads
+        return value, pads
     more = tuple(tuple(max(n, 0) for n in ends) for ends in (spec.low, spec.high))
     sizes = list(spec.input)
     if any(n + min(low, 0) + min(high, 0) < 1 for n, low, high in zip(sizes, spec.low, spec.high, strict=True)):
@@ -56,14 +56,14 @@ def framed(b: Builder, x: Tensor, spec: ConvSpec) -> tuple[str, Pads]:
         more = ((0,) * spec.rank,) * 2
     ends = enumerate(zip(sizes, spec.low, spec.high, strict=True), 2)
     cuts = [(axis, max(-low, 0), n + min(high, 0), 1) for axis, (n, low, high) in ends if min(low, high) < 0]
-    return cut(b, value, cuts).name, more  # type: ignore[return-value]
+    return cut(b, value, cuts), more  # type: ignore[return-value]
 
 
 @entry("conv")
 def conv(b: Builder, node: Node) -> Value:
     (x, w), spec = node.inputs, node.attrs["spec"]
     image, pads = framed(b, x, spec)
-    name = b.node("Conv", image, b.take(w, kernels(w)), **attributes(spec, pads), group=spec.groups)
+    name = b.node("Conv", image.name, b.take(w, kernels(w)), **attributes(spec, pads), group=spec.groups)
     return b.images(name, node.outputs[0])
 
 
@@ -117,7 +117,7 @@ def apart(spec: ConvSpec) -> tuple[int, ...]:
 def unfold(b: Builder, node: Node) -> Value:
     (x,), (y,), spec = node.inputs, node.outputs, node.attrs["spec"]
     image, pads = framed(b, x, spec)
-    name = b.node("Conv", image, picks(b, x, spec), **attributes(spec, pads), group=x.shape[-1])
+    name = b.node("Conv", image.name, picks(b, x, spec), **attributes(spec, pads), group=x.shape[-1])
     result = b.plain("", y, apart(spec))
     return replace(result, name=b.reshape(name, (result.sizes[0], x.shape[-1] * spec.taps, *spec.output), result.sizes))
 
@@ -146,11 +146,10 @@ def max_pool(b: Builder, node: Node) -> Value | tuple[Value, ...] | None:
         return with_places(b, x, y, places[0], spec)
     image, pads = framed(b, x, spec)
     if wide(spec):
-        value = Value(image, channels_first(x.ndim), (0, 0, *spec.input))
         fill = b.initialiser(np.asarray(lowest(x.dtype), x.dtype))
-        image = padded(b, value, dict(enumerate(zip(*pads, strict=True), 1)), fill=fill).name
+        image = padded(b, image, dict(enumerate(zip(*pads, strict=True), 1)), fill=fill)
         pads = ((0,) * spec.rank,) * 2
-    return b.images(b.node("MaxPool", image, **attributes(spec, pads)), y)
+    return b.images(b.node("MaxPool", image.name, **attributes(spec, pads)), y)
 
 
 @entry("window_argmax")
@@ -186,8 +185,8 @@ def avg_pool(b: Builder, node: Node) -> Value | None:
     image, pads = framed(b, x, spec)
     options = attributes(spec, pads)
     if np.array_equal(met, inside):
-        return b.images(b.node("AveragePool", image, **options, count_include_pad=0), y)
-    mean = b.images(b.node("AveragePool", image, **options, count_include_pad=1), y)
+        return b.images(b.node("AveragePool", image.name, **options, count_include_pad=0), y)
+    mean = b.images(b.node("AveragePool", image.name, **options, count_include_pad=1), y)
     if (met == spec.taps).all():
         return mean
     share = b.initialiser((spec.taps / met).astype(x.dtype))
@@ -200,5 +199,5 @@ def window_sum(b: Builder, node: Node) -> Value:
     (x,), spec = node.inputs, node.attrs["spec"]
     image, pads = framed(b, x, spec)
     ones = b.initialiser(np.ones((x.shape[-1], 1, *spec.kernel), x.dtype))
-    name = b.node("Conv", image, ones, **attributes(spec, pads), group=x.shape[-1])
+    name = b.node("Conv", image.name, ones, **attributes(spec, pads), group=x.shape[-1])
     return b.images(name, node.outputs[0])
