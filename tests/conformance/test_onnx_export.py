@@ -178,6 +178,27 @@ def test_batch_norm_goes_into_the_layer_before(layer, shape):
     close(with_onnxruntime(proto, [x]), model(x), 1e-5)
 
 
+class Deformed(nn.Module):
+    """A deformable convolution with offsets, and masks if wanted, from the image, and normalisation behind it."""
+
+    def __init__(self, masked, bias):
+        self.masked, self.norm = masked, nn.BatchNorm2d(6)
+        self.offsets, self.deform = nn.Conv2d(4, 27, 3, padding=1), nn.DeformConv2d(4, 6, 3, padding=1, bias=bias)
+
+    def forward(self, x):
+        y = self.offsets(x)
+        return self.norm(self.deform(x, y[..., :18], jj.sigmoid(y[..., 18:]) if self.masked else None))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_batch_norm_goes_into_a_deformable_convolution(masked, bias):
+    model, x = settled(Deformed(masked, bias)), np.random.default_rng(0).normal(size=(2, 5, 6, 4)).astype("float32")
+    proto = checked(to_onnx(model, x, fold_batch_norm=True))
+    assert (kinds(proto)["BatchNormalization"], kinds(proto)["Transpose"]) == (0, 0)
+    close(with_onnxruntime(proto, [x]), model(x), 1e-5)
+
+
 class Shared(nn.Module):
     """One convolution twice, normalised once, and its first result read by two."""
 

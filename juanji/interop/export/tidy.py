@@ -10,8 +10,8 @@ import numpy as np
 from juanji.graph import Array
 from juanji.interop.export.builder import Builder, Operation
 
-# Operations with weights as second input and a bias as third.
-LINEAR = ("Conv", "ConvTranspose", "Gemm")
+# Operations with weights as second input, and which input their bias is.
+BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "DeformConv": 3}
 
 
 class Tidy:
@@ -53,7 +53,7 @@ class Tidy:
 
     def join(self, part_of: Callable[[Operation, Operation], bool]) -> None:
         """Let every contraction take up the operation that alone reads its result, where `part_of` has done so."""
-        makers = {op.outputs[0]: op for op in self.b.operations if op.kind in LINEAR}
+        makers = {op.outputs[0]: op for op in self.b.operations if op.kind in BIAS}
         uses = Counter([name for op in self.b.operations for name in op.inputs] + self.outputs)
         kept = []
         for operation in self.b.operations:
@@ -75,8 +75,8 @@ class Tidy:
         return int(weights.shape[1] * source.attributes["group"] if transposed else weights.shape[0])
 
     def bias_of(self, source: Operation, operation: Operation) -> bool:
-        """Whether `operation` adds a number to each channel, which becomes the third input."""
-        if operation.kind != "Add" or len(source.inputs) > 2 or not (count := self.channels(source)):
+        """Whether `operation` adds a number to each channel, which becomes the bias."""
+        if operation.kind != "Add" or bias_name(source) or not (count := self.channels(source)):
             return False
         names = [name for name in operation.inputs if name != source.outputs[0]]
         if len(names) != 1 or names[0] not in self.b.arrays:
@@ -87,22 +87,22 @@ class Tidy:
             n not in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False)
         ):
             return False
-        source.inputs.append(self.changed(names[0], np.broadcast_to(array, shape).reshape(count)))
+        give_bias(source, self.changed(names[0], np.broadcast_to(array, shape).reshape(count)))
         return True
 
     def normalisation_of(self, source: Operation, operation: Operation) -> bool:
         """Whether `operation` is a batch normalisation by known statistics, which the weights then take over."""
-        names = [*operation.inputs[1:], *source.inputs[1:]]
+        own = bias_name(source)
+        names = [*operation.inputs[1:], source.inputs[1], *filter(None, [own])]
         parts = [self.b.arrays[name].astype(np.float64) for name in names if name in self.b.arrays]
         if operation.kind != "BatchNormalization" or len(parts) < len(names):
             return False
         scale, shift, mean, var, weights, *bias = parts
         factor = scale / np.sqrt(var + operation.attributes["epsilon"])
-        dtype = self.b.arrays[source.inputs[1]].dtype
         moved = ((bias[0] if bias else 0) - mean) * factor + shift
-        name = source.inputs[2] if bias else operation.inputs[2]
+        dtype = self.b.arrays[source.inputs[1]].dtype
         source.inputs[1] = self.changed(source.inputs[1], scaled(source, weights, factor).astype(dtype))
-        source.inputs[2:] = [self.changed(name, moved.astype(dtype))]
+        give_bias(source, self.changed(own or operation.inputs[2], moved.astype(dtype)))
         return True
 
     def changed(self, name: str, array: Array) -> str:
@@ -111,6 +111,17 @@ class Tidy:
             name = self.b.unique(name)
         self.b.arrays[name] = array
         return name
+
+
+def bias_name(source: Operation) -> str:
+    """The input that is a contraction's bias, "" for none."""
+    return "".join(source.inputs[BIAS[source.kind] :][:1])
+
+
+def give_bias(source: Operation, name: str) -> None:
+    place = BIAS[source.kind]
+    source.inputs += [""] * (place + 1 - len(source.inputs))
+    source.inputs[place] = name
 
 
 def scaled(source: Operation, weights: Array, factor: Array) -> Array:
