@@ -77,10 +77,6 @@ class WeightsError(JuanjiError, ValueError):
     """A weight file is damaged, foreign, or does not fit the model."""
 
 
-class PackageError(JuanjiError, ImportError):
-    """An optional package is needed and not installed."""
-
-
 def describe(shape: Sequence[int], letters: str = "") -> str:
     """`shape` as a tuple with axis letters: `describe((4, 2, 28, 64), "NHWC")` is `(N=4, H=2, W=28, C=64)`."""
     if len(letters) != len(shape):

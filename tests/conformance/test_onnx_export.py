@@ -288,13 +288,18 @@ def joined(x, w):
     return jj.concat([first, x], 1)
 
 
+def from_the_left(x, w):
+    return jj.matmul(w, jj.matmul(w + 1, x.transpose(0, 3, 1, 2)[:, :, 0, :, None]))
+
+
 def pairs(x, w):
     y = jj.linear(x.max((1, 2)), w)
     return jj.exp(-((y[:, None] - y[:, :, None][:, :3]) ** 2).sum(-1)), jj.argmax(y, -1)
 
 
 @pytest.mark.parametrize(
-    ("function", "transposes"), [(squeeze_excite, 0), (tokens, 3), (shuffle, 1), (joined, 0), (pairs, 0)]
+    ("function", "transposes"),
+    [(squeeze_excite, 0), (tokens, 3), (shuffle, 1), (joined, 0), (pairs, 0), (from_the_left, 0)],
 )
 def test_functions_of_images_by_any_batch(function, transposes):
     rng = np.random.default_rng(0)
@@ -303,6 +308,27 @@ def test_functions_of_images_by_any_batch(function, transposes):
     assert kinds(proto)["Transpose"] <= transposes
     for n in (1, 5):
         close(with_onnxruntime(proto, [x[:n]]), function(jj.Tensor(x[:n]), w), 1e-5)
+
+
+class ChannelsFirst(nn.Module):
+    layout = "NCHW"
+
+    def __init__(self):
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return jj.ops.moveaxis(self.conv(jj.ops.moveaxis(x, 1, -1)), -1, 1)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_module_whose_channels_come_first(layout):
+    model = ChannelsFirst().eval()
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 6)).astype("float32")
+    proto = checked(to_onnx(model, x, layout=layout))
+    assert kinds(proto)["Transpose"] == (2 if layout == "NHWC" else 0)
+    given = x if layout == "NCHW" else x.transpose(0, 2, 3, 1)
+    (y,) = session(proto).run(None, {"x": given})
+    close([y if layout == "NCHW" else y.transpose(0, 3, 1, 2)], model(x), 1e-5)
 
 
 def test_the_same_tensor_twice_and_an_input_as_it_is():

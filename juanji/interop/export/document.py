@@ -24,10 +24,14 @@ INSIDE = 1024  # bytes of the largest weights that stay in the message, shapes a
 
 
 class Document:
-    """A graph, written in ONNX's operations by `write`; `proto` makes a message of it."""
+    """A graph, written in ONNX's operations by `write`; `proto` makes a message of it.
 
-    def __init__(self, graph: Graph, sizes: Sizes, layout: str, opset: int) -> None:
-        self.graph, self.sizes, self.layout, self.opset = graph, sizes, layout, opset
+    layouts  how images lie in the graph, and how at the model's doors
+    """
+
+    def __init__(self, graph: Graph, sizes: Sizes, layouts: tuple[str, str], opset: int) -> None:
+        self.graph, self.sizes, self.opset = graph, sizes, opset
+        self.inside, self.layout = layouts
         self.builder = Builder(sizes)
         self.outputs: list[Tensor] = list(tree.leaves(graph.outputs))
         self.output_names = ["output"] if len(self.outputs) == 1 else [f"output_{i}" for i in range(len(self.outputs))]
@@ -36,8 +40,9 @@ class Document:
 
     def order(self, x: Tensor) -> tuple[int, ...]:
         """How a tensor lies at the model's doors: images as the layout says, everything else as it is."""
-        image = x.is_floating and 3 <= x.ndim <= 5
-        return channels_first(x.ndim) if self.layout == "NCHW" and image else tuple(range(x.ndim))
+        if self.layout == self.inside or not (x.is_floating and 3 <= x.ndim <= 5):
+            return tuple(range(x.ndim))
+        return channels_first(x.ndim) if self.layout == "NCHW" else (0, *range(2, x.ndim), 1)
 
     def write(self, fold_batch_norm: bool) -> None:
         b, graph = self.builder, self.graph

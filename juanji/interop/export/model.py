@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from juanji import tree
 from juanji.checks import one_of, whole
-from juanji.errors import ArgumentError, PackageError
+from juanji.errors import ArgumentError
 from juanji.graph import Graph
 from juanji.interop.export.batch import LARGE, SMALL, Sizes
 from juanji.interop.export.document import Document
@@ -65,7 +65,8 @@ def to_onnx(
                      count, channels last as always; those of a model from `juanji.models` are known
     dynamic_batch    True: the first axis of every input is the batch, of any size N; False: shapes are as given
     layout           how images go in and come out, that is, floating tensors of 3 to 5 axes: "NCHW" by default, as is
-                     usual in ONNX, or "NHWC", as they are here. Everything else stays as it is
+                     usual in ONNX, or "NHWC", as they are here. Everything else stays as it is. A module that takes
+                     images channels first says so by its attribute `layout`
     fold_batch_norm  put batch normalisation into the weights of the layer before, instead of a node of its own
     opset            the version of ONNX's operators, 21 to 28, for runtimes that do not know the newest; by default
                      that, with the IR version that goes with it (14), or the newest that the package onnx knows
@@ -76,8 +77,8 @@ def to_onnx(
     has the columns of its weights in the order of (C, H, W).
 
     Raises ArgumentError, with the module's path, for what has no counterpart in ONNX (gradients, random numbers,
-    training mode in a function) or cannot be done for any N, and for weights over 2 GB, which `save_onnx` writes;
-    PackageError without the package onnx; what the model raises for such inputs.
+    training mode in a function) or cannot be done for any N, for weights over 2 GB, which `save_onnx` writes, and
+    without the package onnx; what the model raises for such inputs.
     """
     document = exported(model, inputs, dynamic_batch, layout, fold_batch_norm, opset, metadata)
     if document.weight_bytes > LIMIT:
@@ -104,19 +105,21 @@ def exported(
     one_of("to_onnx", "layout", layout, ("NCHW", "NHWC"))
     examples = [Tensor.of(x).without_value() for x in inputs] or known_inputs(model)
     small, large = traced(model, examples, (SMALL, LARGE) if dynamic_batch else (None,))
-    document = Document(small, Sizes(small, large), layout, opset)
+    document = Document(small, Sizes(small, large), (getattr(model, "layout", "NHWC"), layout), opset)
     document.write(fold_batch_norm)
     document.describe(model, metadata or {})
     return document
 
 
 def checked_opset(opset: int | None) -> int:
-    """The opset that is meant. Raises PackageError without the package onnx, ArgumentError for one it cannot write."""
+    """The opset that is meant. Raises ArgumentError for one that cannot be written, and without the package onnx."""
     try:
         from onnx import defs
     except ImportError:
-        raise PackageError(
-            "to_onnx: the package onnx is missing", rule="it writes the format", fix="pip install 'juanji[onnx]'"
+        raise ArgumentError(
+            "ONNX files need the package onnx",
+            rule="an extra of juanji, because few programs want it",
+            fix='pip install "juanji[onnx]"',
         ) from None
     newest = min(NEWEST, defs.onnx_opset_version())
     whole("to_onnx", opset=newest if opset is None else opset)

@@ -32,12 +32,13 @@ def remaining(b: Builder, name: str, value: Value, y: Tensor, axes: Sequence[int
 
 
 def reduction(kind: str, overall: str = "") -> Entry:
-    """The entry for a composite with `axes` and `keepdims`; `overall`: what it is called over a whole image."""
+    """The entry for a composite with `axes` and `keepdims`; `overall`: what it is called over all places of images."""
 
     def write(b: Builder, node: Node) -> Value:
         (x,), axes, keepdims = node.inputs, node.attrs["axes"], node.attrs["keepdims"]
-        if overall and keepdims and x.ndim > 2 and axes == tuple(range(1, x.ndim - 1)) and x.is_floating:
-            return b.images(b.node(overall, b.first(x)), node.outputs[0])
+        value = b.full(x)
+        if overall and keepdims and x.ndim > 2 and x.is_floating and set(value.order[2:]) == set(axes):
+            return b.plain(b.node(overall, value.name), node.outputs[0], value.order)
         return reduced(b, kind, node, axes, keepdims)
 
     return write
@@ -88,7 +89,10 @@ def matmul(b: Builder, node: Node) -> Value:
     (x, w), (y,) = node.inputs, node.outputs
     value, weights = b.value(x), b.value(w)
     if x.ndim > 2 or not isinstance(weights, Constant) or isinstance(value, Constant):
-        return b.plain(b.node("MatMul", b.take(x), b.take(w)), y)
+        left, right = matrices(b, x), matrices(b, w)
+        sizes = [m if n == 1 else n for n, m in zip(left.sizes[:-2], right.sizes[:-2], strict=True)]
+        name = b.node("MatMul", left.name, right.name)
+        return Value(name, tuple(range(y.ndim)), (*sizes, left.sizes[-2], right.sizes[-1]))
     if id(x) in b.rows:
         return product_of_rows(b, b.rows[id(x)], w, y)
     rows = np.broadcast_to(weights.array, w.shape)
@@ -97,6 +101,12 @@ def matmul(b: Builder, node: Node) -> Value:
     else:
         name = b.take(x)
     return b.plain(b.node("Gemm", name, b.initialiser(rows.T, weights.label), transB=1), y)
+
+
+def matrices(b: Builder, x: Tensor) -> Value:
+    """A stack of matrices as a factor: of one that repeats ONNX needs the one."""
+    value = b.written(x, range(x.ndim))
+    return value if value.sizes[-2:] == b.sizes.of(x)[-2:] else b.full(x, range(x.ndim))
 
 
 def product_of_rows(b: Builder, x: Tensor, w: Tensor, y: Tensor) -> Value:
