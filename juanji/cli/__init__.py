@@ -11,6 +11,7 @@ import typer
 
 from juanji.cli.cache import cache
 from juanji.cli.evaluate import evaluate
+from juanji.cli.export import export
 from juanji.cli.filter import filter_image
 from juanji.cli.models import models
 from juanji.cli.predict import predict
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
     "summary": summary,
     "models": models,
     "profile": profile,

@@ -1,5 +1,6 @@
-"""Exchange with files and other libraries: weights in the safetensors format, and published ones of PyTorch."""
+"""Exchange with files and other libraries: weights as safetensors and as PyTorch has them, networks as ONNX."""
 
+from juanji.interop.export import save_onnx, to_onnx
 from juanji.interop.files import write_atomically
 from juanji.interop.torchweights import load_torch_weights, save_torch_weights
 from juanji.interop.weights import load_weights, read_metadata, save_weights
@@ -8,7 +9,9 @@ __all__ = [
     "load_torch_weights",
     "load_weights",
     "read_metadata",
+    "save_onnx",
     "save_torch_weights",
     "save_weights",
+    "to_onnx",
     "write_atomically",
 ]
