@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any, TypeVar
 
-from juanji.cell import Cell
 from juanji.checks import counts, positive
 from juanji.models._checks import Size, expect
 from juanji.nn import Conv2d, ConvTranspose2d, Linear, Module
@@ -75,8 +74,8 @@ class Network(Module):
 def renewed(old: Module, classes: int) -> Module:
     """A layer like `old` that gives so many classes: not yet filled, of the same dtype, with the same beginning."""
     new = with_classes(old, classes).train(old.training)
-    for name, cell in new._cells.items():
-        before: Cell = old._cells[name]
+    for name, cell in new.cells().items():
+        before = old.cells()[name]
         cell.dtype = before.dtype
         if cell.kind == "parameter":
             cell.init = before.init

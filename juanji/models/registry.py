@@ -86,7 +86,8 @@ def create(
     classes      the number of outputs: logits, of which the largest is the answer, for each image or each pixel
     in_channels  of the images (N, H, W, C); the model's own by default, as is
     input_size   an integer or (H, W); the network takes images of this size only
-    options      what the model's dictionary sets, changed: `create("perceptron", hidden=(64,))`
+    options      what the model's class takes besides: `create("perceptron", hidden=(64,))`, and for nearly all of them
+                 `width`, by which every number of channels is multiplied: `create("resnet50", width=0.5)`
 
     `model.config` holds everything needed to create it again: `create(**model.config)`. Raises UnknownNameError for an
     unknown name, ShapeError for images too small for the network, ArgumentError for other arguments out of range.
