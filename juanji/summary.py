@@ -162,8 +162,8 @@ def trained(owner: Any, is_leaf: bool) -> list[Cell]:
     """The parameters of a layer, or those that a module made of others has of its own."""
     if not tree.is_stateful(owner):
         return []
-    cells = owner.cells("parameter")
-    return [cell for path, cell in cells.items() if is_leaf or "." not in path]
+    cells = owner.cells() if is_leaf else owner._cells
+    return [cell for cell in cells.values() if cell.kind == "parameter"]
 
 
 # How many products the outputs of a record sum up, over its input shapes and its output's.

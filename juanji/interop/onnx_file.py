@@ -19,6 +19,7 @@ from juanji.interop.operators.elements import ELEMENTS, TYPES
 from juanji.interop.operators.node import STANDARD
 
 LARGEST = 2**31  # bytes: protobuf writes no larger file
+AXES = 64  # NumPy has no more
 NEWEST = 28  # the last opset whose operators were looked at
 HALF = {10: "float16", 16: "bfloat16"}
 
@@ -94,6 +95,8 @@ def read_bytes(path: Path) -> bytes:
 def source_of(model: Any, file: str, folder: Path | None) -> Source:
     reader = Reader(file, folder)
     graph = model.graph
+    if not all(isinstance(name, str) for name in texts(model)):
+        raise damaged("a name in it is not text", file, fix="copy or export it again")
     versions = opsets(model, file)
     check_supported(graph.node, versions, file)
     if graph.sparse_initializer:
@@ -107,6 +110,19 @@ def source_of(model: Any, file: str, folder: Path | None) -> Source:
     outputs = tuple(reader.port(value, 0) for value in graph.output)
     check_names([port.name for port in inputs], initialisers, operators.values(), outputs, file)
     return Source(file, inputs, outputs, operators, initialisers)
+
+
+def texts(model: Any) -> Iterator[Any]:
+    """Every name in a model. protobuf gives those that are not UTF-8 as bytes."""
+    graph = model.graph
+    yield graph.name
+    yield from (entry.domain for entry in model.opset_import)
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for tensor in graph.initializer:
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
 
 
 def opsets(model: Any, file: str) -> dict[str, int]:
@@ -274,8 +290,8 @@ class Reader:
         """A tensor's numbers, once its size is known to be that of what is there."""
         if proto.data_type not in ELEMENTS:
             raise self.misfit(proto, f"data type {proto.data_type} of ONNX is not supported")
-        if any(n < 0 for n in proto.dims):
-            raise self.misfit(proto, "a size below 0")
+        if any(n < 0 for n in proto.dims) or len(proto.dims) > AXES:
+            raise self.misfit(proto, f"a size below 0, or more than {AXES} axes")
         count = math.prod(proto.dims)
         dtype = np.dtype(ELEMENTS[proto.data_type]) if proto.data_type not in HALF else np.dtype("<u2")
         external = proto.data_location == proto.EXTERNAL

@@ -95,6 +95,16 @@ class OnnxModule(Module):
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs as in the file. Raises ShapeError and DTypeError for others."""
+        try:
+            values = self.run(self.entering(inputs))
+        except JuanjiError as error:
+            error.at = f"{error.at}, {self.file}".removeprefix(", ")
+            raise
+        outputs = tuple(values[name] for name in self.output_names)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def entering(self, inputs: Sequence[Any]) -> dict[str, Any]:
+        """What is known before anything is computed, by name."""
         if len(inputs) != len(self.inputs):
             raise ShapeError(
                 "this model takes other inputs",
@@ -103,28 +113,24 @@ class OnnxModule(Module):
             )
         values: dict[str, Any] = {"": None, **self.constants}
         for port, given in zip(self.inputs, inputs, strict=True):
-            values[port.name] = self.entering(port, given)
+            values[port.name] = self.checked(port, given)
+        return values
+
+    def run(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Compute one node after the other; what nobody reads again is forgotten. Returns what is left."""
         room = ROOM.set(max(LEAST, GROWTH * (size_of(values.values()) + size_of(self.cells().values()))))
         try:
-            self.run(values)
-        except JuanjiError as error:
-            error.at = f"{error.at}, {self.file}".removeprefix(", ")
-            raise
+            for operator in self.operators():
+                given = [operator._cells[x].read() if x in operator._cells else values[x] for x in operator.inputs]
+                values.update(zip(operator.outputs, operator(*given), strict=False))
+                for name in self.drops[operator]:
+                    values.pop(name, None)
+                values[""] = None
         finally:
             ROOM.reset(room)
-        outputs = tuple(values[name] for name in self.output_names)
-        return outputs[0] if len(outputs) == 1 else outputs
+        return values
 
-    def run(self, values: dict[str, Any]) -> None:
-        """Compute one node after the other; what nobody reads again is forgotten."""
-        for operator in self.operators():
-            given = [operator._cells[x].read() if x in operator._cells else values[x] for x in operator.inputs]
-            values.update(zip(operator.outputs, operator(*given), strict=False))
-            for name in self.drops[operator]:
-                values.pop(name, None)
-            values[""] = None
-
-    def entering(self, port: Port, given: Any) -> Value:
+    def checked(self, port: Port, given: Any) -> Value:
         """An input as a value of the port's type. Raises DTypeError or ShapeError for another type, rank or size."""
         dtype = self.floating if port.element in NARROW else np.dtype(ELEMENTS.get(port.element, np.object_))
         plain = not hasattr(given, "dtype")

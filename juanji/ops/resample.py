@@ -108,18 +108,22 @@ def triangle(distance: Array) -> Array:
     return np.maximum(1 - np.abs(distance), 0)
 
 
-def keys(a: float) -> Callable[[Array], Array]:
-    """The weight of an element at some distance: cubic convolution (Keys 1981, eq. 15, a = −½ there, −¾ in PyTorch)."""
-
-    def weight(distance: Array) -> Array:
-        d = np.abs(distance)
-        near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-        return np.where(d <= 1, near, np.where(d < 2, far, 0))
-
-    return weight
+# Cubic convolution (Keys 1981, eq. 15): the weight of an element at a distance up to 1, and from there up to 2.
+SLOPE = -0.75  # PyTorch's a; Keys has −½
 
 
-CUBIC = keys(-0.75)
+def near(d: Any, a: float = SLOPE) -> Any:
+    return (d * (a + 2) - (a + 3)) * d * d + 1
+
+
+def far(d: Any, a: float = SLOPE) -> Any:
+    return ((d * a - 5 * a) * d + 8 * a) * d - 4 * a
+
+
+def keys(distance: Array, a: float = SLOPE) -> Array:
+    """The weight of an element at some distance: cubic convolution."""
+    d = np.abs(distance)
+    return np.where(d <= 1, near(d, a), np.where(d < 2, far(d, a), 0))
 
 
 def taps(
@@ -153,7 +157,7 @@ def interpolate(x: Tensor, axis: int, index: Array, share: Array) -> Tensor:
 def cubic(x: Tensor, axis: int, size: int, step: float, align_corners: bool) -> Tensor:
     """By the four elements around the places of `linear`; what lies outside is the outermost element."""
     place = np.arange(size) * step if align_corners else (np.arange(size) + 0.5) * step - 0.5
-    return interpolate(x, axis, *taps(place, x.shape[axis], CUBIC, 2))
+    return interpolate(x, axis, *taps(place, x.shape[axis], keys, 2))
 
 
 RESIZE = {"nearest": nearest, "bilinear": linear, "bicubic": cubic}
@@ -310,13 +314,13 @@ def sample_cubic(x: Tensor, places: Sequence[Tensor], bend: Bend) -> Tensor:
 
 
 def four_neighbours(place: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The whole coordinates around each place, two on either side, with the weights of `CUBIC`."""
-    low, a = floor(place), -0.75
+    """The whole coordinates around each place, two on either side, with the weights of `keys`."""
+    low = floor(place)
     share = place - low
-    for step in (-1, 0, 1, 2):
-        d = share - step if step < 1 else step - share
-        outer = step in (-1, 2)
-        yield low + step, ((d * a - 5 * a) * d + 8 * a) * d - 4 * a if outer else (d * (a + 2) - (a + 3)) * d * d + 1
+    yield low - 1, far(share + 1)
+    yield low, near(share)
+    yield low + 1, near(1 - share)
+    yield low + 2, far(2 - share)
 
 
 SAMPLERS: dict[str, Callable[[Tensor, Sequence[Tensor], Bend], Tensor]] = {

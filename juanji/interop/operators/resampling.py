@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from juanji.errors import ArgumentError, DataError
 from juanji.graph import Array
 from juanji.interop.operators.movement import places
 from juanji.interop.operators.node import Operator, operator, room
-from juanji.ops.resample import interpolate, keys, taps, triangle
+from juanji.ops.resample import SLOPE, interpolate, keys, taps, triangle
 from juanji.tensor import Tensor
 
 
@@ -90,7 +91,7 @@ def along(node: Operator, x: Tensor, axis: int, geometry: Axis) -> tuple[Tensor,
     if node["mode"] == "nearest":
         rounded = choose(node, "nearest_mode", ROUNDINGS, "floor")(place)
         return ops.take(x, rounded.clip(0, geometry.n - 1).astype(np.int64), axis), outside
-    kernel, reach = (keys(node["cubic_coeff_a"]), 2) if node["mode"] == "cubic" else (triangle, 1)
+    kernel, reach = (functools.partial(keys, a=node["cubic_coeff_a"]), 2) if node["mode"] == "cubic" else (triangle, 1)
     shrink = min(geometry.scale, 1.0) if node["antialias"] else 1.0
     index, share = taps(place, geometry.n, kernel, reach, shrink=shrink, inside=bool(node["exclude_outside"]))
     return interpolate(x, axis, index, share), outside
@@ -125,7 +126,7 @@ def common(node: Operator, x: Tensor, axes: dict[int, Axis]) -> Tensor | None:
     full = {a: axes.get(a, Axis(n, n, 1.0)) for a, n in enumerate(x.shape)}
     exact = all(axis.scale == axis.size / axis.n for axis in full.values())
     options = next((o for key, o in COMMON.items() if all(k in (w, "") for k, w in zip(key, ways, strict=True))), None)
-    if not plain or not exact or options is None or (ways[0] == "cubic" and node["cubic_coeff_a"] != -0.75):
+    if not plain or not exact or options is None or (ways[0] == "cubic" and node["cubic_coeff_a"] != SLOPE):
         return None
     y = ops.resize(ops.moveaxis(x, 1, -1), [full[a].size for a in range(2, x.ndim)], **options)
     return ops.moveaxis(y, -1, 1)
