@@ -40,7 +40,6 @@ BINARY: dict[str, tuple[Rule, Rule]] = {
     "Add": (ops.add, np.add),
     "Sub": (ops.sub, np.subtract),
     "Mul": (ops.mul, np.multiply),
-    "Div": (ops.div, truncated),
 }
 COMPARISONS: dict[str, tuple[Rule, Rule]] = {
     "Equal": (ops.equal, np.equal),
@@ -65,6 +64,12 @@ for name, pair in BINARY.items():
     binary(name, *pair, weights=(0, 1))
 for name, pair in COMPARISONS.items():
     binary(name, *pair, weights=())
+
+
+@operator("Div", weights=(0, 1), looks=True)
+def divide(node: Operator, a: Value, b: Value) -> Value:
+    a, b = aligned(node, a, b)
+    return ops.div(a, b) if is_floating(a) else by_numpy(truncated, a, b)
 
 
 @operator("Pow", looks=True)

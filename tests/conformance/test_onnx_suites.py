@@ -1,0 +1,105 @@
+"""ONNX's own suites: every case of the operators that juanji has, on the definitions and on the engine."""
+
+import re
+
+import pytest
+from suites import EXCLUDED, NETWORKS, NOT_COMPILED, file_cases, network_case, node_cases, reason
+
+from juanji.errors import TraceError
+from juanji.interop.backend import JuanjiBackend
+from juanji.interop.operators import OPERATORS
+
+NODES, ELSEWHERE = node_cases()
+FILES = [*file_cases("pytorch-converted"), *file_cases("pytorch-operator")]
+WANTED = [case for case in NODES if not reason(case.name, EXCLUDED)]
+COMPILED = [case for case in [*WANTED, *FILES] if not reason(case.name, NOT_COMPILED)]
+SMALL = NETWORKS[:2]
+
+# What networks of convolutions are made of, in ONNX's words. A name that leaves the table fails here.
+NEEDED = re.findall(
+    r"\w+",
+    """
+Conv ConvTranspose DeformConv Col2Im ConvInteger QLinearConv AveragePool MaxPool LpPool GlobalAveragePool GlobalMaxPool
+GlobalLpPool MaxUnpool BatchNormalization InstanceNormalization GroupNormalization LRN LayerNormalization
+MeanVarianceNormalization LpNormalization Celu Elu Gelu HardSigmoid HardSwish LeakyRelu Mish PRelu Relu Selu Sigmoid
+Softplus Softsign Tanh ThresholdedRelu Shrink Swish Softmax LogSoftmax Hardmax Gemm MatMul Dropout Pad Resize Upsample
+GridSample AffineGrid DepthToSpace SpaceToDepth Flatten Reshape Transpose Concat Split Squeeze Unsqueeze Slice Gather
+Expand Tile Where Clip Abs Add And Ceil Cos Div Equal Erf Exp Floor Greater GreaterOrEqual Identity Less LessOrEqual Log
+Max Mean Min Mod Mul Neg Not Or Pow Reciprocal Round Sign Sin Sqrt Sub Sum Tan Xor ReduceL1 ReduceL2 ReduceLogSum
+ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare ArgMax ArgMin CumSum
+NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss QuantizeLinear DequantizeLinear Cast CastLike Constant ConstantOfShape
+Shape Size Range OneHot Adagrad Adam Momentum
+""",
+)
+
+
+def test_the_table_has_what_networks_need():
+    assert not {*NEEDED} - {name for _, name in OPERATORS}
+    assert len(NODES) > ELSEWHERE
+
+
+def defined(case, monkeypatch, record_property, family):
+    monkeypatch.setenv("JUANJI_BACKEND", "numpy")
+    record_property("onnx", f"definitions, {family}")
+    case.check(JuanjiBackend)
+
+
+def compiled(case, monkeypatch, record_property, family):
+    """On the engine, unless all that goes in decides on shapes: then there is nothing to compile."""
+    monkeypatch.delenv("JUANJI_BACKEND", raising=False)
+    ready = case.check(JuanjiBackend)
+    made = any(plan for plans in ready.compiled.plans.values() for *_, plan in plans)
+    record_property("onnx", f"engine, {family}" if made else "nothing to compile")
+
+
+@pytest.mark.parametrize("case", WANTED, ids=str)
+def test_node(case, monkeypatch, record_property):
+    defined(case, monkeypatch, record_property, case.family)
+
+
+@pytest.mark.parametrize("case", FILES, ids=str)
+def test_file(case, monkeypatch, record_property):
+    defined(case, monkeypatch, record_property, case.family)
+
+
+@pytest.mark.parametrize("case", [c for c in NODES if reason(c.name, EXCLUDED)], ids=str)
+def test_what_is_left_out_would_fail(case, monkeypatch):
+    """So that nothing is left out for longer than needed."""
+    monkeypatch.setenv("JUANJI_BACKEND", "numpy")
+    with pytest.raises(Exception, match=r"not supported|not everything is a tensor|Not equal to tolerance"):
+        case.check(JuanjiBackend)
+
+
+@pytest.mark.parametrize("case", [c for c in WANTED if reason(c.name, NOT_COMPILED)], ids=str)
+def test_what_is_not_compiled_says_so(case, monkeypatch):
+    monkeypatch.delenv("JUANJI_BACKEND", raising=False)
+    with pytest.raises(TraceError, match="has no value"):
+        case.check(JuanjiBackend)
+
+
+@pytest.mark.parametrize("case", COMPILED[::9], ids=str)
+def test_some_compiled(case, monkeypatch, record_property):
+    compiled(case, monkeypatch, record_property, case.family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", COMPILED, ids=str)
+def test_compiled(case, monkeypatch, record_property):
+    compiled(case, monkeypatch, record_property, case.family)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_network(name, monkeypatch, record_property):
+    defined(network_case(name), monkeypatch, record_property, "networks")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS[2:])
+def test_network(name, monkeypatch, record_property):
+    defined(network_case(name), monkeypatch, record_property, "networks")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_compiled(name, monkeypatch, record_property):
+    compiled(network_case(name), monkeypatch, record_property, "networks")
