@@ -83,12 +83,15 @@ class Summary:
         return dataclasses.asdict(self)
 
 
-def summarise(graph: Graph) -> Summary:
-    """The summary of a traced network; its first input is the image, or the features, whose axis 0 is the batch."""
+def summarise(graph: Graph, layout: str = "NHWC") -> Summary:
+    """The summary of a traced network; its first input is the image, or the features, whose axis 0 is the batch.
+
+    layout  where the image's channels are: last, or first with "NCHW"
+    """
     image = graph.inputs[0]
     batch = max(image.shape[0], 1) if image.shape else 1
     nodes = list(flatten(graph.nodes))
-    fields = receptive_fields(image, nodes)
+    fields = receptive_fields(image, nodes, layout)
     counted: set[Cell] = set()
     rows = [Row("input", "", image.shape[1:], 0, 0, receptive_field(fields, image), 0)]
     for scope, own, cells in calls(graph, nodes):
@@ -154,7 +157,9 @@ def calls(graph: Graph, nodes: Sequence[Node]) -> Iterator[tuple[Scope, list[Nod
         taken = {place for place, _ in own}
         waiting = [entry for entry in waiting if entry[0] not in taken]
         cells = trained(scope.owner, is_leaf)
-        if is_leaf or cells or any(multiplications(node) for _, node in own):
+        computes = any(x.is_floating for x in (*scope.outputs, *scope.inputs))
+        known = scope.outputs and all(x.has_value for x in scope.outputs)  # shapes, and what is made of them
+        if computes and not known and (is_leaf or cells or any(multiplications(node) for _, node in own)):
             yield scope, [node for _, node in own], cells
 
 

@@ -35,13 +35,14 @@ class Port:
 
 @dataclass(frozen=True)
 class Source:
-    """A graph as plain values: what goes in and comes out, its operators by name, its initialisers."""
+    """A graph as plain values: what goes in and comes out, its operators by name, its initialisers, its constants."""
 
     file: str
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     operators: dict[str, Operator]
     initialisers: dict[str, Array]
+    constants: dict[str, Array]
 
 
 def require_onnx() -> Any:
@@ -104,12 +105,14 @@ def source_of(model: Any, file: str, folder: Path | None) -> Source:
     initialisers = {proto.name: reader.array(proto) for proto in graph.initializer}
     inputs = tuple(reader.port(value) for value in graph.input if value.name not in initialisers)
     operators = dict(unique(reader.operator(node, versions) for node in graph.node))
-    for name, operator in list(operators.items()):
-        if operator.op == "Constant" and isinstance(operator["value"], np.ndarray):
-            initialisers[operator.outputs[0]] = operators.pop(name)["value"]
     outputs = tuple(reader.port(value, 0) for value in graph.output)
-    check_names([port.name for port in inputs], initialisers, operators.values(), outputs, file)
-    return Source(file, inputs, outputs, operators, initialisers)
+    fixed = [name for name, op in operators.items() if op.op == "Constant" and isinstance(op["value"], np.ndarray)]
+    constants = [(op.outputs[0], op["value"]) for op in map(operators.pop, fixed)]
+    given = (
+        [port.name for port in inputs] + [proto.name for proto in graph.initializer] + [name for name, _ in constants]
+    )
+    check_names(given, operators.values(), outputs, file)
+    return Source(file, inputs, outputs, operators, initialisers, dict(constants))
 
 
 def texts(model: Any) -> Iterator[Any]:
@@ -198,16 +201,15 @@ def unique(named: Iterable[tuple[str, Operator]]) -> Iterator[tuple[str, Operato
 
 
 def check_names(
-    inputs: list[str],
-    initialisers: dict[str, Array],
+    given: list[str],
     operators: Iterable[Operator],
     outputs: tuple[Port, ...],
     file: str,
 ) -> None:
     """Raise DataError unless every name is made once, and before it is used: which excludes cycles."""
-    known = {*inputs, *initialisers, ""}
-    if len(known) <= len(inputs) + len(initialisers) or "" in inputs:
-        raise damaged("two values have one name", file, received=", ".join(inputs), rule="each name once")
+    known = {*given, ""}
+    if len(known) <= len(given):
+        raise damaged("two values have one name", file, received=", ".join(given[:20]), rule="each name once")
     for operator in operators:
         for name in operator.inputs:
             if name not in known:
@@ -258,8 +260,7 @@ class Reader:
             if required and name not in given:
                 raise self.misused(node, f"attribute {name} is missing")
         attrs = {name: given.get(name, default) for name, (_, _, default) in known.items()}
-        entry = OPERATORS[domain, node.op_type]
-        return node.name, Operator(entry, node.op_type, version, attrs, list(given), node.input, node.output)
+        return node.name, Operator((domain, node.op_type), version, attrs, given, node.input, node.output)
 
     def misused(self, node: Any, what: str) -> DataError:
         return damaged(

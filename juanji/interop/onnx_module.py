@@ -49,19 +49,24 @@ class OnnxModule(Module):
                                traced or compiled
     """
 
+    layout = "NCHW"
+
     def __init__(self, source: Source) -> None:
         self.file, self.inputs, self.outputs = source.file, source.inputs, source.outputs
         self.input_names = tuple(port.name for port in source.inputs)
         self.output_names = tuple(port.name for port in source.outputs)
         self.floating = np.dtype(np.float32)
         self._children.update(source.operators)
-        self.constants = self._keep(source.initialisers)
-        self.drops = dict(last_uses(list(source.operators.values()), self.output_names))
-        self._settle(self.place)
-        needed = needed_values(list(source.operators.values()))
+        operators = list(source.operators.values())
+        needed = needed_values(operators)
         self.static_inputs = tuple(name for name in self.input_names if name in needed)
+        rest = self._keep({name: array for name, array in source.initialisers.items() if name not in needed})
+        fixed = {name: array for name, array in source.initialisers.items() if name in needed}
+        self.constants = {name: held(array) for name, array in (rest | fixed | source.constants).items()}
+        self.drops = list(last_uses(operators, self.output_names))[::-1]
+        self._settle(self.place)
 
-    def _keep(self, initialisers: dict[str, Array]) -> dict[str, Value]:
+    def _keep(self, initialisers: dict[str, Array]) -> dict[str, Array]:
         """Give the weights and statistics among the initialisers to the operators they go into; the others."""
         operators: list[Operator] = list(self.operators())
         roles, cells = trained(operators), {}
@@ -70,7 +75,7 @@ class OnnxModule(Module):
                 cells[name] = roles[name](array, array.dtype)
         for operator in operators:
             operator._cells.update({name: cells[name] for name in operator.inputs if name in cells})
-        return {name: held(array) for name, array in initialisers.items() if name not in cells}
+        return {name: array for name, array in initialisers.items() if name not in cells}
 
     def operators(self) -> Iterator[Any]:
         return iter(self._children.values())
@@ -120,10 +125,10 @@ class OnnxModule(Module):
         """Compute one node after the other; what nobody reads again is forgotten. Returns what is left."""
         room = ROOM.set(max(LEAST, GROWTH * (size_of(values.values()) + size_of(self.cells().values()))))
         try:
-            for operator in self.operators():
+            for operator, read in zip(self.operators(), self.drops, strict=True):
                 given = [operator._cells[x].read() if x in operator._cells else values[x] for x in operator.inputs]
                 values.update(zip(operator.outputs, operator(*given), strict=False))
-                for name in self.drops[operator]:
+                for name in read:
                     values.pop(name, None)
                 values[""] = None
         finally:
@@ -184,10 +189,10 @@ def needed_values(operators: Sequence[Operator]) -> set[str]:
     return needed
 
 
-def last_uses(operators: Sequence[Operator], outputs: Sequence[str]) -> Iterator[tuple[Operator, list[str]]]:
-    """For each operator the names that nobody reads after it."""
+def last_uses(operators: Sequence[Operator], outputs: Sequence[str]) -> Iterator[list[str]]:
+    """For each operator, the last one first, the names that nobody reads after it."""
     read = set(outputs)
     for operator in reversed(operators):
         names = {*operator.inputs, *operator.outputs} - read - {""}
         read |= names
-        yield operator, sorted(names)
+        yield sorted(names)

@@ -133,9 +133,11 @@ def expand(node: Operator, x: Tensor, shape: Array) -> Tensor:
 @operator("Tile", known=(1, 2))
 def tile(node: Operator, x: Tensor, repeats: Array, axis: Array | None = None) -> Tensor:
     """Before opset 6: how often, and along which axis."""
-    times = [1] * x.ndim
-    for place, count in enumerate(repeats.reshape(-1).tolist()) if axis is None else [(int(axis), int(repeats))]:
-        times[place] = count
+    times = repeats.reshape(-1).tolist()
+    if axis is not None:
+        times = [int(repeats) if place == int(axis) else 1 for place in range(x.ndim)]
+    if len(times) != x.ndim:
+        raise ShapeError(f"{node.op}: how often along each axis?", received=f"repeats {times}, shape {x.shape}")
     room([n * t for n, t in zip(x.shape, times, strict=True)], x.dtype.itemsize)
     apart = ops.reshape(x, [n for size in x.shape for n in (1, size)])
     wide = ops.broadcast_to(apart, [n for size, t in zip(x.shape, times, strict=True) for n in (t, size)])

@@ -8,7 +8,7 @@ are known, because they depend on no number of the inputs, so they are folded as
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -141,6 +141,7 @@ def taken_by(node: Node) -> tuple[int, ...]:
 class Operator(Module):
     """A node of an ONNX graph as a module: its operator, its attributes, the names of what goes in and comes out.
 
+    key      domain and name of the operator, in the table
     attrs    every attribute the operator has, by name: the node's, or the default, or None
     given    the attributes that the node gives
     version  of the operators' set (opset) that the file was written for
@@ -149,19 +150,23 @@ class Operator(Module):
 
     def __init__(
         self,
-        entry: Entry,
-        op: str,
+        key: tuple[str, str],
         version: int,
         attrs: Mapping[str, Any],
-        given: Sequence[str],
+        given: Iterable[str],
         inputs: Sequence[str],
         outputs: Sequence[str],
     ) -> None:
-        self.entry, self.op, self.version, self.attrs, self.given = entry, op, version, dict(attrs), tuple(given)
+        self.key, self.op, self.version, self.attrs, self.given = key, key[1], version, dict(attrs), tuple(given)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.floating = np.dtype(np.float32)
-        if entry.random:
+        if self.entry.random:
             self.random_state = Cell((3,), stream, kind="random", dtype="uint32")
+
+    @property
+    def entry(self) -> Entry:
+        """Its place in the table, under its domain and name."""
+        return OPERATORS[self.key]
 
     def __getitem__(self, attribute: str) -> Any:
         return self.attrs.get(attribute)

@@ -118,27 +118,46 @@ def resized(node: Operator, x: Tensor, axes: dict[int, Axis]) -> Tensor:
     return x
 
 
+# What juanji's own resize does, by mode and coordinates.
+COMMON: dict[tuple[str, str], dict[str, Any]] = {
+    ("nearest", "asymmetric"): {"mode": "nearest"},
+    ("linear", "half_pixel"): {"mode": "bilinear"},
+    ("linear", "align_corners"): {"mode": "bilinear", "align_corners": True},
+    ("cubic", "half_pixel"): {"mode": "bicubic"},
+    ("cubic", "align_corners"): {"mode": "bicubic", "align_corners": True},
+}
+
+
 def common(node: Operator, x: Tensor, axes: dict[int, Axis]) -> Tensor | None:
     """By juanji's own resize, which is one node of the graph, where that is what ONNX's attributes amount to."""
-    ways = (node["mode"], node["coordinate_transformation_mode"] or "asymmetric", node["nearest_mode"] or "floor")
-    spatial = {a for a, axis in axes.items() if axis.size != axis.n or axis.scale != 1} <= set(range(2, x.ndim))
-    plain = spatial and 3 <= x.ndim <= 5 and not node["antialias"] and not node["exclude_outside"] and x.is_floating
-    full = {a: axes.get(a, Axis(n, n, 1.0)) for a, n in enumerate(x.shape)}
-    exact = all(axis.scale == axis.size / axis.n for axis in full.values())
-    options = next((o for key, o in COMMON.items() if all(k in (w, "") for k, w in zip(key, ways, strict=True))), None)
-    if not plain or not exact or options is None or (ways[0] == "cubic" and node["cubic_coeff_a"] != SLOPE):
+    spatial = [axes.get(a, Axis(n, n, 1.0)) for a, n in enumerate(x.shape)][2:]
+    options = COMMON.get((node["mode"], coordinates(node, spatial)))
+    others = any(axis.size != axis.n or axis.scale != 1 for a, axis in axes.items() if a < 2)
+    exact = all(axis.scale == axis.size / axis.n for axis in spatial)
+    # ONNX lays corners by the size before it is rounded.
+    if (
+        options is None
+        or special(node)
+        or others
+        or x.ndim not in (3, 4, 5)
+        or not (exact or "align_corners" not in options)
+    ):
         return None
-    y = ops.resize(ops.moveaxis(x, 1, -1), [full[a].size for a in range(2, x.ndim)], **options)
-    return ops.moveaxis(y, -1, 1)
+    by = {"size": [axis.size for axis in spatial]} if exact else {"scale": [axis.scale for axis in spatial]}
+    return ops.moveaxis(ops.resize(ops.moveaxis(x, 1, -1), **by, **options), -1, 1)
 
 
-COMMON: dict[tuple[str, str, str], dict[str, Any]] = {
-    ("nearest", "asymmetric", "floor"): {"mode": "nearest"},
-    ("linear", "half_pixel", ""): {"mode": "bilinear"},
-    ("linear", "align_corners", ""): {"mode": "bilinear", "align_corners": True},
-    ("cubic", "half_pixel", ""): {"mode": "bicubic"},
-    ("cubic", "align_corners", ""): {"mode": "bicubic", "align_corners": True},
-}
+def coordinates(node: Operator, axes: list[Axis]) -> str:
+    mode = str(node["coordinate_transformation_mode"] or "asymmetric")
+    same = mode == "pytorch_half_pixel" and all(axis.size > 1 for axis in axes)
+    return "half_pixel" if same else mode
+
+
+def special(node: Operator) -> bool:
+    """Whether the node asks for what only ONNX has."""
+    rounds = node["mode"] == "nearest" and node["nearest_mode"] not in (None, "floor")
+    cubes = node["mode"] == "cubic" and node["cubic_coeff_a"] != SLOPE
+    return bool(rounds or cubes or node["antialias"] or node["exclude_outside"])
 
 
 @operator("Resize", known=(1, 2, 3))
