@@ -98,6 +98,8 @@ def source_of(model: Any, file: str, folder: Path | None) -> Source:
     graph = model.graph
     if not all(isinstance(name, str) for name in texts(model)):
         raise damaged("a name in it is not text", file, fix="copy or export it again")
+    if not graph.output:
+        raise damaged("there is no graph with outputs in it", file, fix="copy or export it again")
     versions = opsets(model, file)
     check_supported(graph.node, versions, file)
     if graph.sparse_initializer:
@@ -291,8 +293,8 @@ class Reader:
         """A tensor's numbers, once its size is known to be that of what is there."""
         if proto.data_type not in ELEMENTS:
             raise self.misfit(proto, f"data type {proto.data_type} of ONNX is not supported")
-        if any(n < 0 for n in proto.dims) or len(proto.dims) > AXES:
-            raise self.misfit(proto, f"a size below 0, or more than {AXES} axes")
+        if any(not 0 <= n < LARGEST for n in proto.dims) or len(proto.dims) > AXES:
+            raise self.misfit(proto, f"a size that cannot be, or more than {AXES} axes")
         count = math.prod(proto.dims)
         dtype = np.dtype(ELEMENTS[proto.data_type]) if proto.data_type not in HALF else np.dtype("<u2")
         external = proto.data_location == proto.EXTERNAL

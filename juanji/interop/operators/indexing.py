@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from juanji import ops
-from juanji.errors import ArgumentError
+from juanji.errors import ArgumentError, ShapeError
 from juanji.graph import Array
 from juanji.interop.operators.elements import element_type
-from juanji.interop.operators.movement import places
 from juanji.interop.operators.node import Operator, Value, array_of, held, operator, room
+from juanji.ops._geometry import axis_of
 from juanji.ops.movement import check_inside, from_front, scatter
 from juanji.tensor import Tensor
 
@@ -38,7 +38,7 @@ def flat_index(x: Tensor, index: Tensor, axis: int) -> Tensor:
 
 @operator("GatherElements", looks=True)
 def gather_elements(node: Operator, x: Tensor, index: Tensor) -> Tensor:
-    (axis,) = places([node["axis"] or 0], x.ndim) or [0]
+    axis = axis_of(node.op, node["axis"] or 0, x.ndim)
     return ops.take(ops.reshape(x, -1), flat_index(x, index, axis))
 
 
@@ -104,7 +104,7 @@ def scatter_nd(node: Operator, x: Tensor, index: Array, updates: Tensor) -> Tens
 
 @operator("Scatter", "ScatterElements", known=(1,))
 def scatter_elements(node: Operator, x: Tensor, index: Array, updates: Tensor) -> Tensor:
-    (axis,) = places([node["axis"] or 0], x.ndim) or [0]
+    axis = axis_of(node.op, node["axis"] or 0, x.ndim)
     flat = flat_index(x, Tensor(index), axis).array.reshape(-1)
     return ops.reshape(scattered(node, ops.reshape(x, -1), flat, ops.reshape(updates, -1)), *x.shape)
 
@@ -120,7 +120,7 @@ def one_hot(node: Operator, index: Tensor, depth: Array, values: Array) -> Tenso
     """`values` are those of the other classes and of the one that is named."""
     count = int(depth.item())
     room((*index.shape, count), 8)
-    (axis,) = places([-1 if node["axis"] is None else node["axis"]], index.ndim + 1) or [0]
+    axis = axis_of(node.op, -1 if node["axis"] is None else node["axis"], index.ndim + 1)
     hits = ops.equal(ops.expand_dims(from_front(index, count), -1), Tensor(np.arange(count)))
     chosen = ops.where(hits, Tensor(values[1]), Tensor(values[0]))
     return ops.moveaxis(chosen, -1, axis)
@@ -136,6 +136,8 @@ def top_k(node: Operator, x: Array, k: Array | None = None) -> tuple[Value, Valu
     """The k largest or smallest elements along an axis and their places; of equal ones the first."""
     axis, count = node["axis"], int(node["k"] if k is None else k.item())
     largest = node["largest"] is None or node["largest"]
+    if not 0 <= count <= x.shape[axis]:
+        raise ShapeError(f"{node.op}: there are not so many", received=f"k={count}, axis {axis} of {x.shape}")
     backwards = np.flip(x, axis) if largest else x
     order = np.argsort(backwards, axis, kind="stable")
     order = np.flip(x.shape[axis] - 1 - order, axis) if largest else order

@@ -13,6 +13,7 @@ from juanji.errors import ArgumentError, ShapeError
 from juanji.graph import Array
 from juanji.interop.operators.convolution import pairs
 from juanji.interop.operators.node import Operator, Value, array_of, held, operator, room
+from juanji.ops._geometry import axis_of
 from juanji.tensor import Tensor
 
 
@@ -42,7 +43,7 @@ def reshape(node: Operator, x: Tensor, shape: Array | None = None) -> Tensor:
 
 @operator("Flatten", moves=True)
 def flatten(node: Operator, x: Tensor) -> Tensor:
-    axis = node["axis"] if node["axis"] >= 0 else node["axis"] + x.ndim
+    axis = x.ndim if node["axis"] == x.ndim else axis_of(node.op, node["axis"], x.ndim)
     return ops.reshape(x, math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
@@ -55,8 +56,8 @@ def transpose(node: Operator, x: Tensor) -> Tensor:
 @operator("Squeeze", known=(1,), moves=True)
 @tensor_only
 def squeeze(node: Operator, x: Tensor, axes: Array | None = None) -> Tensor:
-    chosen = places(node["axes"] if axes is None else axes, x.ndim)
-    chosen = [a for a, n in enumerate(x.shape) if n == 1] if chosen is None else chosen
+    given = node["axes"] if axes is None else axes
+    chosen = [a for a, n in enumerate(x.shape) if n == 1] if given is None else places(given, x.ndim)
     if any(x.shape[a] != 1 for a in chosen):
         raise ShapeError(f"{node.op}: an axis is not of size 1", received=f"axes {chosen} of {x.shape}")
     return ops.reshape(x, [n for a, n in enumerate(x.shape) if a not in chosen])
@@ -66,15 +67,15 @@ def squeeze(node: Operator, x: Tensor, axes: Array | None = None) -> Tensor:
 @tensor_only
 def unsqueeze(node: Operator, x: Tensor, axes: Array | None = None) -> Tensor:
     given = node["axes"] if axes is None else axes.reshape(-1)
-    chosen = places(given, x.ndim + len(given)) or []
+    chosen = places(given, x.ndim + len(given))
     sizes = iter(x.shape)
     return ops.reshape(x, [1 if a in chosen else next(sizes) for a in range(x.ndim + len(chosen))])
 
 
-def places(axes: Any, ndim: int) -> list[int] | None:
-    """Axes counted from the front. Raises ShapeError for one that is not there or comes twice."""
+def places(axes: Any, ndim: int) -> list[int]:
+    """Axes counted from the front; all where none are given. Raises ShapeError unless each is there and comes once."""
     if axes is None:
-        return None
+        return list(range(ndim))
     given = [int(a) for a in np.ravel(axes)]
     counted = [a + ndim if a < 0 else a for a in given]
     if len(set(counted)) < len(counted) or any(not 0 <= a < ndim for a in counted):
@@ -93,9 +94,9 @@ def concat(node: Operator, *values: Value) -> Value:
 @operator("Split", known=(1,))
 def split(node: Operator, x: Tensor, parts: Array | None = None) -> tuple[Value, ...]:
     """By sizes, or in as many parts as there are outputs, of which the last may be smaller."""
-    axis = (places([node["axis"] or 0], x.ndim) or [0])[0]
+    axis = axis_of(node.op, node["axis"] or 0, x.ndim)
     count = len(node.outputs)
-    sizes = [int(n) for n in (node["split"] if parts is None else parts) or []] if parts is None else parts.tolist()
+    sizes = list(node["split"] or []) if parts is None else parts.tolist()
     if not sizes:
         size = -(-x.shape[axis] // count)
         sizes = [min(size, x.shape[axis] - i * size) for i in range(count)]
@@ -111,7 +112,7 @@ def cut(node: Operator, x: Tensor, *bounds: Array | None) -> Tensor:
     """Attributes before opset 10, inputs since."""
     given = [node["starts"], node["ends"], node["axes"], None] if node.version < 10 else [*bounds, None, None][:4]
     starts, ends, axes, steps = (None if b is None else [int(n) for n in np.ravel(b)] for b in given)
-    chosen = places(range(len(starts or [])) if axes is None else axes, x.ndim) or []
+    chosen = places(range(len(starts or [])) if axes is None else axes, x.ndim)
     index = [slice(None)] * x.ndim
     for axis, start, end, step in zip(chosen, starts or [], ends or [], steps or [1] * len(chosen), strict=True):
         index[axis] = slice(start, end_of(end, step, x.shape[axis]), step)
@@ -149,7 +150,7 @@ def pad(node: Operator, x: Tensor, pads: Any = None, value: Array | None = None,
     """Negative widths cut off. Widths and value are attributes before opset 11."""
     given = pairs([int(n) for n in (node["pads"] or node["paddings"] if pads is None else pads.reshape(-1))])
     number = (node["value"] or 0.0) if value is None else value.item()
-    chosen = places(range(x.ndim) if axes is None else axes, x.ndim) or []
+    chosen = places(axes, x.ndim)
     ends = dict(zip(chosen, given, strict=True))
     widths = [ends.get(axis, (0, 0)) for axis in range(x.ndim)]
     room([n + max(a, 0) + max(b, 0) for n, (a, b) in zip(x.shape, widths, strict=True)], x.dtype.itemsize)
@@ -169,7 +170,7 @@ def wrapped(x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
 @operator("CenterCropPad", known=(1,))
 def center_crop_pad(node: Operator, x: Tensor, shape: Array) -> Tensor:
     """Cut, or filled with zeros, evenly; an odd element is cut or added at the end."""
-    chosen = places(range(x.ndim) if node["axes"] is None else node["axes"], x.ndim) or []
+    chosen = places(node["axes"], x.ndim)
     target = dict(zip(chosen, shape.tolist(), strict=True))
     room([target.get(axis, n) for axis, n in enumerate(x.shape)], x.dtype.itemsize)
     index, widths = [], []

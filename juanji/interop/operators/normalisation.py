@@ -87,11 +87,15 @@ def mean_variance_normalization(node: Operator, x: Tensor) -> Tensor:
 
 @operator("LRN")
 def lrn(node: Operator, x: Tensor) -> Tensor:
-    """The odd neighbour of an even size lies behind in ONNX, before in PyTorch and juanji."""
+    """The odd neighbour of an even size lies behind in ONNX, before in PyTorch and juanji.
+
+    No more neighbours are added up than there are; α is divided by the size that was asked for.
+    """
     last = ops.moveaxis(x, 1, -1)
     even = node["size"] % 2 == 0
     last = ops.flip(last, -1) if even else last
-    y = ops.local_response_norm(last, node["size"], node["alpha"], node["beta"], node["bias"])
+    size = min(node["size"], 2 * last.shape[-1] - (not even))
+    y = ops.local_response_norm(last, size, node["alpha"] * size / node["size"], node["beta"], node["bias"])
     return ops.moveaxis(ops.flip(y, -1) if even else y, -1, 1)
 
 

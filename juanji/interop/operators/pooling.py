@@ -19,21 +19,12 @@ from juanji.tensor import Tensor
 
 def planned(node: Operator, x: Tensor) -> ConvSpec:
     """The windows over x (N, *X, C)."""
-    options = windows(node, x)
-    room([n + sum(ends) for n, ends in zip(x.shape[1:-1], spread(options["padding"], x), strict=True)], 8)
-    return pool_plan(
-        node.op,
-        x,
-        node["kernel_shape"],
-        options["stride"],
-        options["padding"],
-        options["dilation"],
-        bool(node["ceil_mode"]),
-    )
-
-
-def spread(ends: Any, x: Tensor) -> list[tuple[int, int]]:
-    return [(0, 0)] * (x.ndim - 2) if isinstance(ends, str) else ends
+    options, kernel = windows(node, x), node["kernel_shape"]
+    pads = [(0, 0)] * len(kernel) if isinstance(options["padding"], str) else options["padding"]
+    for n, k, s, ends in zip(x.shape[1:-1], kernel, options["stride"], pads, strict=True):
+        room((max(n + sum(ends), 0) // max(s, 1) + 1, k), 8)
+    stride, padding, dilation = (options[key] for key in ("stride", "padding", "dilation"))
+    return pool_plan(node.op, x, kernel, stride, padding, dilation, bool(node["ceil_mode"]))
 
 
 @operator("AveragePool")

@@ -13,6 +13,7 @@ from juanji.graph import Array
 from juanji.interop.operators.movement import places
 from juanji.interop.operators.node import Operator, Value, array_of, operator
 from juanji.interop.operators.pooling import rooted
+from juanji.ops._geometry import axis_of
 from juanji.tensor import Tensor
 
 Rule = Callable[[Tensor, list[int]], Tensor]
@@ -76,9 +77,8 @@ def reduction(name: str, function: Rule) -> None:
     @operator(name, known=(1,), looks=True)
     def apply(node: Operator, x: Tensor, axes: Array | None = None) -> Tensor:
         """The axes are an attribute in older files, an input in newer ones; none are all, unless the node says so."""
-        chosen = places(node["axes"] if axes is None else axes, x.ndim)
-        if not chosen:
-            chosen = [] if node["noop_with_empty_axes"] else list(range(x.ndim))
+        given = node["axes"] if axes is None else axes.tolist()
+        chosen = [] if not given and node["noop_with_empty_axes"] else places(given or None, x.ndim)
         y = function(x, chosen)
         return y if node["keepdims"] else ops.reshape(y, [n for a, n in enumerate(x.shape) if a not in chosen])
 
@@ -91,7 +91,7 @@ def arg(function: Callable[..., Tensor]) -> Callable[[Operator, Tensor], Tensor]
     """The place of an extreme along one axis: the first, or the last where the node says so."""
 
     def apply(node: Operator, x: Tensor) -> Tensor:
-        (axis,) = places([node["axis"]], x.ndim) or [0]
+        axis = axis_of(node.op, node["axis"], x.ndim)
         if node["select_last_index"]:
             place = x.shape[axis] - 1 - function(ops.flip(x, axis), axis)
         else:
@@ -108,7 +108,7 @@ operator("ArgMin")(arg(ops.argmin))
 @operator("CumSum", known=(1,))
 def cumsum(node: Operator, x: Tensor, axis: Array) -> Value:
     """Running sums, from the end where `reverse`, of what came before where `exclusive`."""
-    (place,) = places([axis.item()], x.ndim) or [0]
+    place = axis_of(node.op, axis.item(), x.ndim)
     x = ops.flip(x, place) if node["reverse"] else x
     y = ops.cumsum(x, place).astype(x.dtype)
     y = y - x if node["exclusive"] else y

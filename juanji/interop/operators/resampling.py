@@ -102,13 +102,9 @@ def resized(node: Operator, x: Tensor, axes: dict[int, Axis]) -> Tensor:
     room([axes[a].size if a in axes else n for a, n in enumerate(x.shape)], x.dtype.itemsize)
     if node["mode"] not in ("nearest", "linear", "cubic"):
         raise ArgumentError(f"{node.op}: unknown mode", received=repr(node["mode"]), rule="nearest, linear, cubic")
-    if (
-        min((axis.n for axis in axes.values()), default=1) < 1
-        or min((a.scale for a in axes.values()), default=1.0) <= 0
-    ):
-        raise DataError(
-            f"{node.op}: nothing to resize", received=str(list(axes.values())), rule="sizes and scales above 0"
-        )
+    if any(axis.n < 1 or axis.size < 1 or axis.scale <= 0 for axis in axes.values()):
+        received = str(list(axes.values()))
+        raise DataError(f"{node.op}: nothing to resize", received=received, rule="sizes and scales above 0")
     crops = node["coordinate_transformation_mode"] == "tf_crop_and_resize"
     for axis, geometry in axes.items():
         if crops or geometry.size != geometry.n or geometry.scale != 1:
@@ -167,7 +163,7 @@ def resize(
     """By scales or to sizes, along all axes or some; in opset 10 the second input is the scales."""
     if node.version < 11:
         roi, scales = None, roi
-    chosen = places(range(x.ndim) if node["axes"] is None else node["axes"], x.ndim) or []
+    chosen = places(node["axes"], x.ndim)
     axes = geometry(node, [x.shape[a] for a in chosen], scales, sizes)
     if roi is not None and roi.size:
         ends = zip(roi[: len(chosen)].tolist(), roi[len(chosen) :].tolist(), strict=True)
