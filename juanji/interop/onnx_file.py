@@ -114,7 +114,16 @@ def source_of(model: Any, file: str, folder: Path | None) -> Source:
         [port.name for port in inputs] + [proto.name for proto in graph.initializer] + [name for name, _ in constants]
     )
     check_names(given, operators.values(), outputs, file)
+    separate(operators, initialisers)
     return Source(file, inputs, outputs, operators, initialisers, dict(constants))
+
+
+def separate(operators: dict[str, Operator], initialisers: dict[str, Array]) -> None:
+    """Make an initialiser of each identity of one: PyTorch writes weights that begin equal once, by all their names."""
+    for name, operator in list(operators.items()):
+        if operator.op == "Identity" and operator.inputs[0] in initialisers:
+            initialisers[operator.outputs[0]] = initialisers[operator.inputs[0]]
+            del operators[name]
 
 
 def texts(model: Any) -> Iterator[Any]:
