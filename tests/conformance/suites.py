@@ -130,6 +130,23 @@ def network(name):
     return model, [([image(model)], [tensor(DATA / "light" / f"light_{name}_output_0.pb")])]
 
 
+def with_random_weights(name):
+    """A network whose weights, which its graph makes equal numbers, are random ones of a size that keeps values in
+    range, under the same names."""
+    model = onnx.load(DATA / "light" / f"light_{name}.onnx")
+    shapes = {value.name: numpy_helper.to_array(value) for value in model.graph.initializer}
+    rng = np.random.default_rng(0)
+    variances = {node.input[4] for node in model.graph.node if node.op_type == "BatchNormalization"}
+    for node in [node for node in model.graph.node if node.op_type == "ConstantOfShape"]:
+        (made,) = node.output
+        shape = shapes[node.input[0]].tolist()
+        values = rng.normal(size=shape) / np.sqrt(max(np.prod(shape[1:]), 4))
+        values = np.abs(values) + 0.5 if made in variances else values
+        model.graph.node.remove(node)
+        model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), made))
+    return model
+
+
 def image(model):
     weights = {value.name for value in model.graph.initializer}
     (value,) = (value for value in model.graph.input if value.name not in weights)

@@ -1,12 +1,26 @@
 """ONNX's own suites: every case of the operators that juanji has, on the definitions and on the engine."""
 
 import re
+from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
-from suites import EXCLUDED, NETWORKS, NOT_COMPILED, file_cases, network_case, node_cases, reason
+from suites import (
+    EXCLUDED,
+    NETWORKS,
+    NOT_COMPILED,
+    file_cases,
+    image,
+    network_case,
+    node_cases,
+    reason,
+    with_random_weights,
+)
 
 from juanji.errors import TraceError
-from juanji.interop.backend import JuanjiBackend
+from juanji.interop.backend import JuanjiBackend, JuanjiRep
+from juanji.interop.onnx_module import load_onnx
 from juanji.interop.operators import OPERATORS
 
 NODES, ELSEWHERE = node_cases()
@@ -36,6 +50,14 @@ Shape Size Range OneHot Adagrad Adam Momentum
 def test_the_table_has_what_networks_need():
     assert not {*NEEDED} - {name for _, name in OPERATORS}
     assert len(NODES) > ELSEWHERE
+
+
+def test_the_documentation_lists_them():
+    text = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| (\w+(?:, \w+)*) \|$", text, re.MULTILINE)
+    listed = {name: family for family, names in rows for name in names.split(", ")}
+    assert listed.pop("operators") == "family"  # the heading
+    assert listed == {name: entry.family for (_, name), entry in OPERATORS.items()}
 
 
 def defined(case, monkeypatch, record_property, family):
@@ -97,6 +119,20 @@ def test_small_network(name, monkeypatch, record_property):
 @pytest.mark.parametrize("name", NETWORKS[2:])
 def test_network(name, monkeypatch, record_property):
     defined(network_case(name), monkeypatch, record_property, "networks")
+
+
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS[2:])])
+def test_network_with_random_weights(name, monkeypatch):
+    """Weights that are all equal hide what is mixed up, so these are not; the oracle is onnxruntime."""
+    monkeypatch.delenv("JUANJI_BACKEND", raising=False)
+    model = with_random_weights(name)
+    x = image(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {session.get_inputs()[0].name: x})
+    net = load_onnx(model)
+    assert sum(parameter.size for parameter in net.parameters().values()) > 1e6
+    (mine,) = JuanjiRep(net).run([x])
+    np.testing.assert_allclose(np.log(mine), np.log(expected), 1e-3, 1e-3)
 
 
 @pytest.mark.slow

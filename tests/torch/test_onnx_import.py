@@ -68,7 +68,7 @@ NETWORKS = {
     "norms": (nn.Sequential(nn.GroupNorm(2, 6), nn.ELU(), nn.Softmax(1)), (2, 6, 3, 3)),
     "shuffle": (nn.Sequential(nn.Conv2d(3, 4, 1), Shuffle()), (2, 3, 4, 4)),
     "attention": (Attention(), (2, 4, 6)),
-    "volumes": (nn.Sequential(nn.Conv3d(2, 3, 2), nn.BatchNorm3d(3), nn.MaxPool3d(2), nn.Flatten()), (2, 2, 5, 5, 5)),
+    "volumes": (nn.Sequential(nn.Conv3d(2, 3, 2), nn.BatchNorm3d(3), nn.MaxPool3d(2)), (2, 2, 5, 5, 5)),
     "signals": (nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.AvgPool1d(2)), (2, 2, 9)),
 }  # fmt: skip
 
@@ -76,12 +76,12 @@ NETWORKS = {
 def imported(network, x, training=False):
     """`network`, exported by PyTorch as it is and read again."""
     file = io.BytesIO()
-    modes = torch.onnx.TrainingMode
+    mode = torch.onnx.TrainingMode.TRAINING if training else torch.onnx.TrainingMode.EVAL
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's, that there is a newer exporter, which needs another package
         torch.onnx.export(
-            network, (x,), file, dynamo=False, input_names=["image"], output_names=["scores"], do_constant_folding=False,
-            training=modes.TRAINING if training else modes.EVAL,
+            network, (x,), file, dynamo=False, input_names=["image"], output_names=["scores"],
+            do_constant_folding=False, training=mode,
         )  # fmt: skip
     return jj.interop.load_onnx(onnx.ModelProto.FromString(file.getvalue()))
 
