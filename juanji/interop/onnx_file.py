@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from juanji.graph import Array
 from juanji.interop.operators import OPERATORS, Operator
 from juanji.interop.operators.elements import ELEMENTS, TYPES
 from juanji.interop.operators.node import STANDARD
+from juanji.interop.operators.subgraph import Subgraph
 
 LARGEST = 2**31  # bytes: protobuf writes no larger file
 AXES = 64  # NumPy has no more
@@ -101,21 +102,17 @@ def source_of(model: Any, file: str, folder: Path | None) -> Source:
     if not graph.output:
         raise damaged("there is no graph with outputs in it", file, fix="copy or export it again")
     versions = opsets(model, file)
-    check_supported(graph.node, versions, file)
+    check_supported([node for inner in graphs(graph) for node in inner.node], versions, file)
     if graph.sparse_initializer:
         raise damaged("sparse weights are not supported", file, received=graph.sparse_initializer[0].values.name)
     initialisers = {proto.name: reader.array(proto) for proto in graph.initializer}
     inputs = tuple(reader.port(value) for value in graph.input if value.name not in initialisers)
-    operators = dict(unique(reader.operator(node, versions) for node in graph.node))
+    operators, constants = reader.nodes(graph, versions)
     outputs = tuple(reader.port(value, 0) for value in graph.output)
-    fixed = [name for name, op in operators.items() if op.op == "Constant" and isinstance(op["value"], np.ndarray)]
-    constants = [(op.outputs[0], op["value"]) for op in map(operators.pop, fixed)]
-    given = (
-        [port.name for port in inputs] + [proto.name for proto in graph.initializer] + [name for name, _ in constants]
-    )
-    check_names(given, operators.values(), outputs, file)
+    given = [port.name for port in inputs] + [proto.name for proto in graph.initializer] + [*constants]
+    check_names(given, operators.values(), [port.name for port in outputs], file)
     separate(operators, initialisers)
-    return Source(file, inputs, outputs, operators, initialisers, dict(constants))
+    return Source(file, inputs, outputs, operators, initialisers, constants)
 
 
 def separate(operators: dict[str, Operator], initialisers: dict[str, Array]) -> None:
@@ -126,11 +123,24 @@ def separate(operators: dict[str, Operator], initialisers: dict[str, Array]) -> 
             del operators[name]
 
 
+def graphs(graph: Any) -> Iterator[Any]:
+    """The graph, and those in attributes of its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == attribute.GRAPH:
+                yield from graphs(attribute.g)
+
+
 def texts(model: Any) -> Iterator[Any]:
     """Every name in a model. protobuf gives those that are not UTF-8 as bytes."""
-    graph = model.graph
-    yield graph.name
     yield from (entry.domain for entry in model.opset_import)
+    for graph in graphs(model.graph):
+        yield from names_in(graph)
+
+
+def names_in(graph: Any) -> Iterator[Any]:
+    yield graph.name
     yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
@@ -214,7 +224,7 @@ def unique(named: Iterable[tuple[str, Operator]]) -> Iterator[tuple[str, Operato
 def check_names(
     given: list[str],
     operators: Iterable[Operator],
-    outputs: tuple[Port, ...],
+    outputs: Sequence[str],
     file: str,
 ) -> None:
     """Raise DataError unless every name is made once, and before it is used: which excludes cycles."""
@@ -232,9 +242,9 @@ def check_names(
             if name in known:
                 raise damaged("two values have one name", file, received=name, rule="each name once")
             known.add(name)
-    for port in outputs:
-        if port.name not in known or not port.name:
-            raise damaged("an output is made by no node", file, received=port.name)
+    for name in outputs:
+        if name not in known or not name:
+            raise damaged("an output is made by no node", file, received=name)
 
 
 @dataclass(frozen=True)
@@ -261,12 +271,29 @@ class Reader:
             sizes = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
         return Port(value.name, tensor.elem_type, sizes)
 
+    def nodes(self, graph: Any, versions: dict[str, int]) -> tuple[dict[str, Operator], dict[str, Array]]:
+        """The operators of a graph by name, and the arrays of those that are nothing but a constant."""
+        operators = dict(unique(self.operator(node, versions) for node in graph.node))
+        fixed = [name for name, op in operators.items() if op.op == "Constant" and isinstance(op["value"], np.ndarray)]
+        made = [(op.outputs[0], op["value"]) for op in map(operators.pop, fixed)]
+        if len(dict(made)) < len(made):
+            raise damaged("two values have one name", self.file, received=str([name for name, _ in made]))
+        return operators, dict(made)
+
+    def branch(self, graph: Any, versions: dict[str, int]) -> Subgraph:
+        """A graph in an attribute, which may use every name that is known outside."""
+        operators, constants = self.nodes(graph, versions)
+        given = {proto.name: self.array(proto) for proto in graph.initializer} | constants
+        branch = Subgraph(operators, given, [value.name for value in graph.output])
+        check_names([*branch.captured, *given], operators.values(), branch.makes, self.file)
+        return branch
+
     def operator(self, node: Any, versions: dict[str, int]) -> tuple[str, Operator]:
         domain = domain_of(node.domain)
         version = versions.get(domain, 1)
         self.check_counts(node, schema_of(node.op_type, version, domain))
         known = attributes_of(node.op_type, version, domain)
-        given = {attribute.name: self.attribute(node, attribute, known) for attribute in node.attribute}
+        given = {attribute.name: self.attribute(node, attribute, known, versions) for attribute in node.attribute}
         for name, (_, required, _) in known.items():
             if required and name not in given:
                 raise self.misused(node, f"attribute {name} is missing")
@@ -286,11 +313,15 @@ class Reader:
         if not schema.min_output <= outputs <= schema.max_output or not outputs:
             raise self.misused(node, f"{outputs} outputs for {schema.min_output} … {schema.max_output}")
 
-    def attribute(self, node: Any, attribute: Any, known: dict[str, tuple[int, bool, Any]]) -> Any:
+    def attribute(
+        self, node: Any, attribute: Any, known: dict[str, tuple[int, bool, Any]], versions: dict[str, int]
+    ) -> Any:
         if attribute.name not in known or known[attribute.name][0] != attribute.type:
             raise self.misused(node, f"attribute {attribute.name!r} of type {attribute.type}")
         if attribute.type == attribute.TENSOR:
             return self.array(attribute.t)
+        if attribute.type == attribute.GRAPH:
+            return self.branch(attribute.g, versions)
         try:
             return plain(require_onnx().helper.get_attribute_value(attribute))
         except (TypeError, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +14,9 @@ from juanji.graph import Array
 from juanji.interop.onnx_file import Port, Source, read_model
 from juanji.interop.operators import Operator
 from juanji.interop.operators.elements import ELEMENTS, NARROW
-from juanji.interop.operators.node import GROWTH, LEAST, ROOM, Value, held, is_floating
-from juanji.nn.module import Module
-from juanji.nn.parameter import Buffer, Parameter
+from juanji.interop.operators.node import Value, held, within
+from juanji.interop.operators.subgraph import Subgraph, needed_values, size_of, trained
+from juanji.nn.parameter import Buffer
 from juanji.tensor import Tensor
 
 Self = TypeVar("Self", bound="OnnxModule")
@@ -41,7 +41,7 @@ def load_onnx(file: str | Path | Any) -> OnnxModule:
     return OnnxModule(read_model(file)).eval()
 
 
-class OnnxModule(Module):
+class OnnxModule(Subgraph):
     """What `load_onnx` gives. Each node of the graph is a module of its own, named as in the file.
 
     input_names, output_names  as in the file
@@ -56,29 +56,18 @@ class OnnxModule(Module):
         self.input_names = tuple(port.name for port in source.inputs)
         self.output_names = tuple(port.name for port in source.outputs)
         self.floating = np.dtype(np.float32)
-        self._children.update(source.operators)
         operators = list(source.operators.values())
         needed = needed_values(operators)
         self.static_inputs = tuple(name for name in self.input_names if name in needed)
-        rest = self._keep({name: array for name, array in source.initialisers.items() if name not in needed})
-        fixed = {name: array for name, array in source.initialisers.items() if name in needed}
-        self.constants = {name: held(array) for name, array in (rest | fixed | source.constants).items()}
-        self.drops = list(last_uses(operators, self.output_names))[::-1]
+        roles = {name: role for name, role in trained(operators).items() if name not in needed}
+        given = source.initialisers.items()
+        cells = {name: roles[name](array, array.dtype) for name, array in given if is_weight(array, roles.get(name))}
+        constants = {name: array for name, array in given if name not in cells}
+        super().__init__(source.operators, constants | source.constants, self.output_names)
+        for module in self.modules().values():
+            if isinstance(module, Operator):
+                module._cells.update({name: cells[name] for name in module.inputs if name in cells})
         self._settle(self.place)
-
-    def _keep(self, initialisers: dict[str, Array]) -> dict[str, Array]:
-        """Give the weights and statistics among the initialisers to the operators they go into; the others."""
-        operators: list[Operator] = list(self.operators())
-        roles, cells = trained(operators), {}
-        for name, array in initialisers.items():
-            if name in roles and array.dtype.kind == "f" and (array.ndim or roles[name] is Buffer):
-                cells[name] = roles[name](array, array.dtype)
-        for operator in operators:
-            operator._cells.update({name: cells[name] for name in operator.inputs if name in cells})
-        return {name: array for name, array in initialisers.items() if name not in cells}
-
-    def operators(self) -> Iterator[Any]:
-        return iter(self._children.values())
 
     def cells(self, *kinds: str) -> dict[str, Cell]:
         """As of any module; parameters and buffers by their names in the file."""
@@ -91,49 +80,35 @@ class OnnxModule(Module):
         """Convert every floating cell and constant, in place, and what float32 means in the file."""
         super().astype(dtype)
         self.floating = np.dtype(dtype)
-        for name, value in self.constants.items():
-            if is_floating(value):
-                self.constants[name] = value.astype(dtype)
-        for operator in self.operators():
-            operator.floating = self.floating
+        for module in self.modules().values():
+            if isinstance(module, Subgraph):
+                module.widen(self.floating)
         return self
 
     def forward(self, *inputs: Any) -> Any:
         """The outputs for inputs as in the file. Raises ShapeError and DTypeError for others."""
+        cells = self.cells()
         try:
-            values = self.run(self.entering(inputs))
+            values = self.entering(inputs)
+            taken = size_of([*values.values(), *self.constants.values(), *cells.values()])
+            with within(taken):
+                values = self.run(values)
         except JuanjiError as error:
             error.at = f"{error.at}, {self.file}".removeprefix(", ")
             raise
-        outputs = tuple(values[name] for name in self.output_names)
+        # A weight may be an output.
+        outputs = tuple(values[name] if name in values else cells[name].read() for name in self.output_names)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def entering(self, inputs: Sequence[Any]) -> dict[str, Any]:
-        """What is known before anything is computed, by name."""
+        """The inputs by name."""
         if len(inputs) != len(self.inputs):
             raise ShapeError(
                 "this model takes other inputs",
                 received=f"{len(inputs)} of them",
                 rule=f"{len(self.inputs)}: {', '.join(self.input_names)}",
             )
-        values: dict[str, Any] = {"": None, **self.constants}
-        for port, given in zip(self.inputs, inputs, strict=True):
-            values[port.name] = self.checked(port, given)
-        return values
-
-    def run(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Compute one node after the other; what nobody reads again is forgotten. Returns what is left."""
-        room = ROOM.set(max(LEAST, GROWTH * (size_of(values.values()) + size_of(self.cells().values()))))
-        try:
-            for operator, read in zip(self.operators(), self.drops, strict=True):
-                given = [operator._cells[x].read() if x in operator._cells else values[x] for x in operator.inputs]
-                values.update(zip(operator.outputs, operator(*given), strict=False))
-                for name in read:
-                    values.pop(name, None)
-                values[""] = None
-        finally:
-            ROOM.reset(room)
-        return values
+        return {port.name: self.checked(port, given) for port, given in zip(self.inputs, inputs, strict=True)}
 
     def checked(self, port: Port, given: Any) -> Value:
         """An input as a value of the port's type. Raises DTypeError or ShapeError for another type, rank or size."""
@@ -161,38 +136,6 @@ class OnnxModule(Module):
         return f"{Path(self.file).name}"
 
 
-def size_of(values: Any) -> int:
-    """Bytes of tensors, arrays and cells."""
-    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in values if x is not None)
-
-
-def trained(operators: Sequence[Operator]) -> dict[str, Any]:
-    """Which names are weights and which are running statistics, straight or by way of movements such as transposing."""
-    roles: dict[str, Any] = {}
-    for operator in reversed(operators):
-        for place, name in enumerate(operator.inputs):
-            if place in operator.entry.weights:
-                roles.setdefault(name, Parameter)
-            if place in operator.entry.buffers:
-                roles[name] = Buffer
-        if operator.entry.moves and operator.outputs[0] in roles:
-            roles.setdefault(operator.inputs[0], roles[operator.outputs[0]])
-    return roles
-
-
-def needed_values(operators: Sequence[Operator]) -> set[str]:
-    """The names that must have a value when the graph is made: those shapes depend on, and what they are made from."""
-    needed: set[str] = set()
-    for operator in reversed(operators):
-        made = any(name in needed for name in operator.outputs) and operator.op not in ("Shape", "Size")
-        needed.update(name for place, name in enumerate(operator.inputs) if made or operator.entry.needs(place))
-    return needed
-
-
-def last_uses(operators: Sequence[Operator], outputs: Sequence[str]) -> Iterator[list[str]]:
-    """For each operator, the last one first, the names that nobody reads after it."""
-    read = set(outputs)
-    for operator in reversed(operators):
-        names = {*operator.inputs, *operator.outputs} - read - {""}
-        read |= names
-        yield sorted(names)
+def is_weight(array: Array, role: Any) -> bool:
+    """Whether an initialiser becomes a cell: a floating one with a role, of which numbers alone are not trained."""
+    return role is not None and array.dtype.kind == "f" and (array.ndim > 0 or role is Buffer)

@@ -46,13 +46,14 @@ def tensor(**fields):
     return changed(lambda proto_: proto_.graph.initializer.append(proto))
 
 
-def nested(depth):
-    graph = helper.make_graph([], "inner", [], [])
+def nested(depth, op, **branches):
+    """A graph in an attribute of a node of a graph in an attribute of …"""
+    output = helper.make_tensor_value_info("y", 1, [2])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "inner", [], [output])
     for _ in range(depth):
-        graph = helper.make_graph(
-            [helper.make_node("If", ["c"], ["y"], then_branch=graph, else_branch=graph)], "g", [], []
-        )
-    return helper.make_model(graph)
+        chosen = helper.make_node(op, ["c"], ["y"], **dict.fromkeys(branches or ("body",), graph))
+        graph = helper.make_graph([chosen], "g", [], [output])
+    return graph
 
 
 def chained(*nodes):
@@ -114,13 +115,23 @@ def test_names_that_are_no_text(tmp_path):
 
 def test_depth(tmp_path):
     """protobuf parses no more than 100 levels; a few are operators juanji has not."""
-    shallow = nested(3)
-    shallow.graph.output.append(helper.make_tensor_value_info("y", 1, [2]))
-    refused(written(tmp_path, shallow), UnknownNameError, "operators that juanji has not: If")
+    refused(
+        written(tmp_path, helper.make_model(nested(3, "Loop"))), UnknownNameError, "operators that juanji has not: Loop"
+    )
     content = b""
     for tag in (b"\x32", b"\x2a", b"\x0a") * 1000:  # from inside: graph of an attribute of a node
         content = tag + varint(len(content)) + content
     refused(written(tmp_path, b"\x3a" + varint(len(content)) + content), DataError, "it is not a model")
+
+
+def test_choices_within_choices(tmp_path):
+    """Each is looked at once, not once for every way to it."""
+    graph = nested(6, "If", then_branch=0, else_branch=0)
+    graph.input.extend([helper.make_tensor_value_info("x", 1, [2]), helper.make_tensor_value_info("c", 9, [])])
+    net = load_onnx(written(tmp_path, helper.make_model(graph)))
+    assert net(np.float32([-1, 2]), np.array(True)).tolist() == [0, 2]
+    del graph.input[0]
+    refused(written(tmp_path, helper.make_model(graph)), DataError, "If with input 'x'")
 
 
 def varint(value):

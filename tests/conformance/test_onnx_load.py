@@ -154,12 +154,52 @@ def test_constants_are_not_trained():
     np.testing.assert_array_equal(net(np.arange(3, dtype="float32").reshape(1, 1, 3)), [[[0, 0, 1, 1, 2, 2]]])
 
 
+def test_a_choice_of_graphs():
+    """What decides is folded, as PyTorch's questions about ranks are; weights of either branch are trained."""
+    lower = helper.make_graph(
+        [node("Mul", "x w", "inner"), node("Relu", "inner", "low")],
+        "lower",
+        [],
+        [helper.make_empty_tensor_value_info("low")],
+    )
+    upper = helper.make_graph([node("Add", "x v", "high")], "upper", [], [helper.make_empty_tensor_value_info("high")])
+    nodes = [
+        node("Shape", "x", "shape"),
+        node("Size", "shape", "rank"),
+        node("Equal", "rank two", "flat"),
+        node("If", "flat", "y", name="choice", then_branch=lower, else_branch=upper),
+    ]
+    weights = {"w": np.float32([2, -2]), "v": np.float32([5, 6]), "two": np.array(2)}
+    proto = model(nodes, {"x": ["a", "b"]}, {"y": ["a", "b"]}, **weights)
+    del proto.graph.input[0].type.tensor_type.shape.dim[:]
+    proto.graph.input[0].type.tensor_type.ClearField("shape")
+    net = load_onnx(proto)
+    assert (list(net.parameters()), net.static_inputs) == (["v", "w"], ())
+    for run in (net, jj.compile(net)):
+        assert run(np.float32([[1, 1]])).tolist() == [[2, 0]]
+        assert run(np.float32([1, 1])).tolist() == [6, 7]
+    assert jj.grad(lambda m: m(np.float32([[3, 1]])).sum())(net)["w"].tolist() == [3, 0]
+    assert {n.path for n in jj.trace(net, np.float32([[1, 1]])).nodes} == {
+        "choice.then_branch.Mul",
+        "choice.then_branch.Relu",
+    }
+    net.astype("float64")
+    assert net(np.float64([1, 1])).dtype == "float64"
+
+
 def test_several_inputs_and_outputs():
     nodes = [node("Add", "a b", "sum"), node("Sub", "a b", "difference")]
     net = load_onnx(model(nodes, {"a": [2], "b": [2]}, {"difference": [2], "sum": [2]}))
     assert (net.input_names, net.output_names) == (("a", "b"), ("difference", "sum"))
     difference, total = net(np.float32([1, 2]), np.float32([3, 5]))
     assert (difference.tolist(), total.tolist()) == ([-2, -3], [4, 7])
+
+
+def test_weights_that_are_outputs():
+    nodes = [node("Add", "x w", "y"), node("Identity", "w", "copy"), node("Identity", "k", "same")]
+    outputs = {"y": [2], "w": [2], "copy": [2], "same": [2]}
+    net = load_onnx(model(nodes, {"x": [2]}, outputs, w=np.float32([1, 2]), k=np.float32([3, 4])))
+    assert [y.tolist() for y in net(np.zeros(2, "float32"))] == [[1, 2], [1, 2], [1, 2], [3, 4]]
 
 
 def test_initialisers_that_are_inputs_too():

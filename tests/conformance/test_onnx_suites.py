@@ -127,12 +127,13 @@ def test_network_with_random_weights(name, monkeypatch):
     monkeypatch.delenv("JUANJI_BACKEND", raising=False)
     model = with_random_weights(name)
     x = image(model)
+    onnxruntime.set_default_logger_severity(3)  # it warns of the shapes of weights, which nobody needs any more
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {session.get_inputs()[0].name: x})
     net = load_onnx(model)
     assert sum(parameter.size for parameter in net.parameters().values()) > 1e6
     (mine,) = JuanjiRep(net).run([x])
-    np.testing.assert_allclose(np.log(mine), np.log(expected), 1e-3, 1e-3)
+    np.testing.assert_allclose(mine, expected, 1e-3, 1e-3 * np.abs(expected).mean())
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ NETWORKS = {
         ),
         (2, 4, 4, 4),
     ),
-    "norms": (nn.Sequential(nn.GroupNorm(2, 6), nn.ELU(), nn.Softmax(1)), (2, 6, 3, 3)),
+    "norms": (nn.Sequential(nn.GroupNorm(2, 6), nn.LocalResponseNorm(3), nn.ELU(), nn.Softmax(1)), (2, 6, 3, 3)),
     "shuffle": (nn.Sequential(nn.Conv2d(3, 4, 1), Shuffle()), (2, 3, 4, 4)),
     "attention": (Attention(), (2, 4, 6)),
     "volumes": (nn.Sequential(nn.Conv3d(2, 3, 2), nn.BatchNorm3d(3), nn.MaxPool3d(2)), (2, 2, 5, 5, 5)),

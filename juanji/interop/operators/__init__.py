@@ -15,6 +15,7 @@ from juanji.interop.operators import (
     quantisation,
     reduction,
     resampling,
+    subgraph,
 )
 from juanji.interop.operators.node import OPERATORS, Operator
 

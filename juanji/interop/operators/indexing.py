@@ -169,8 +169,8 @@ def constant_of_shape(node: Operator, shape: Array) -> Value:
 
 @operator("Range", known=None)
 def count_up(node: Operator, start: Array, end: Array, step: Array) -> Value:
-    room([max(math.ceil((float(end) - float(start)) / float(step)), 0)], 8)
     bounds: Any = (start.item(), end.item(), step.item())
+    room([max(math.ceil((bounds[1] - bounds[0]) / bounds[2]), 0)], 8)
     return held(np.arange(*bounds, dtype=start.dtype), node.floating)
 
 

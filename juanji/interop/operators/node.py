@@ -129,6 +129,16 @@ def room(shape: Sequence[int], itemsize: int) -> None:
         )
 
 
+@contextmanager
+def within(taken: int) -> Iterator[None]:
+    """Inside, values may take what weights and inputs of `taken` bytes explain."""
+    before = ROOM.set(max(LEAST, GROWTH * taken))
+    try:
+        yield
+    finally:
+        ROOM.reset(before)
+
+
 def taken_by(node: Node) -> tuple[int, ...]:
     """The shape of the largest array that a primitive makes: its output, or the patches of a convolution."""
     (output,), spec = node.outputs, node.attrs.get("spec")
@@ -157,9 +167,14 @@ class Operator(Module):
         inputs: Sequence[str],
         outputs: Sequence[str],
     ) -> None:
-        self.key, self.op, self.version, self.attrs, self.given = key, key[1], version, dict(attrs), tuple(given)
+        self.key, self.op, self.version, self.given = key, key[1], version, tuple(given)
+        self.attrs = {name: value for name, value in attrs.items() if not isinstance(value, Module)}
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         self.floating = np.dtype(np.float32)
+        for name, value in attrs.items():
+            if isinstance(value, Module):  # a graph in an attribute, which takes what it needs from outside as inputs
+                setattr(self, name, value)
+                self.inputs += tuple(x for x in value.captured if x not in self.inputs)
         if self.entry.random:
             self.random_state = Cell((3,), stream, kind="random", dtype="uint32")
 
@@ -170,6 +185,10 @@ class Operator(Module):
 
     def __getitem__(self, attribute: str) -> Any:
         return self.attrs.get(attribute)
+
+    def branches(self) -> list[Any]:
+        """The graphs in its attributes."""
+        return list(self._children.values())
 
     def wants(self, output: int) -> bool:
         """Whether anyone asks for output number `output`."""
@@ -190,7 +209,8 @@ class Operator(Module):
         """The outputs. Raises DataError where the node makes no sense, and what the operators of juanji raise."""
         given = [self.taken(place, value) for place, value in enumerate(values)]
         with self.explaining():
-            self.measure(given)
+            if not self._children:  # what is inside is measured there
+                self.measure(given)
             return self.results(given)
 
     def results(self, given: Sequence[Any]) -> tuple[Value, ...]:
@@ -218,8 +238,8 @@ class Operator(Module):
 
         A function that looks at a value is measured up to there; what it makes of it is no larger.
         """
+        specs = [self.without_value(x) for x in given]
         with recording.Frame(traces=True) as frame:
-            specs = [self.without_value(x) for x in given]
             frame.keep(x for x, value in zip(specs, given, strict=True) if x is not value)
             with suppress(TraceError):
                 self.results(specs)
@@ -250,5 +270,5 @@ class Operator(Module):
 
     def extra(self) -> str:
         """The attributes that the node gives, those that are short."""
-        shown = {name: self.attrs[name] for name in self.given if not isinstance(self.attrs[name], np.ndarray)}
-        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        shown = [name for name in self.given if name in self.attrs and not isinstance(self[name], np.ndarray)]
+        return ", ".join(f"{name}={self[name]!r}" for name in shown)
