@@ -16,17 +16,15 @@ def node(op, inputs, outputs, **attributes):
     return helper.make_node(op, *names, **attributes)
 
 
+def port(name, form):
+    """A shape of float32, None where it is open; or (element type, shape)."""
+    typed = isinstance(form, tuple) and len(form) == 2 and isinstance(form[1], list)
+    return helper.make_tensor_value_info(name, *(form if typed else (1, form)))
+
+
 def model(nodes, inputs, outputs, opset=20, **initialisers):
-    """inputs and outputs: {name: shape} of float32, or {name: (element type, shape)}."""
-    ports = [
-        [
-            helper.make_tensor_value_info(
-                name, *(form if isinstance(form[0], int) and not np.isscalar(form[-1]) else (1, form))
-            )
-            for name, form in table.items()
-        ]
-        for table in (inputs, outputs)
-    ]
+    """inputs and outputs: {name: form}, as `port` takes them."""
+    ports = [[port(name, form) for name, form in table.items()] for table in (inputs, outputs)]
     tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in initialisers.items()]
     graph = helper.make_graph(nodes, "test", *ports, tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)

@@ -67,6 +67,14 @@ DAMAGED = {
     "cycle": (chained(node("Add", "x b", "y"), node("Relu", "y", "b")), "a node uses what nothing before it makes"),
     "undefined": (chained(node("Add", "x nowhere", "y")), "Add with input 'nowhere'"),
     "made twice": (chained(node("Relu", "x", "y"), node("Abs", "x", "y")), "two values have one name"),
+    "constants": (
+        chained(*[node("Constant", "", "c", value_float=1.0)] * 2, node("Add", "x c", "y")),
+        "two values have one name",
+    ),
+    "constant tensors": (
+        chained(*[node("Constant", "", "c", value=numpy_helper.from_array(np.ones(2)))] * 2, node("Add", "x c", "y")),
+        "two values have one name",
+    ),
     "two inputs": (changed(lambda p: p.graph.input.append(p.graph.input[0])), "two values have one name"),
     "no output": (
         changed(lambda p: p.graph.output.append(helper.make_tensor_value_info("z", 1, [2]))),

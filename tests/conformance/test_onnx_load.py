@@ -297,6 +297,13 @@ IMPOSSIBLE = [
     (node("Expand", "x huge", "y"), DataError, "a value would be too large"),
     (node("ConstantOfShape", "huge", "y"), DataError, "a value would be too large"),
     (node("BatchNormalization", "x v v v v", "y"), ShapeError, "batch_norm: scale does not fit"),
+    (node("BatchNormalization", "x u u u u", "y m s"), DataError, "BatchNormalization: there are only 1 outputs"),
+    (node("TopK", "x far", "y a"), ShapeError, "TopK: there are not so many"),
+    (node("GroupNormalization", "x u u", "y", num_groups=3), ArgumentError, "the groups do not divide the channels"),
+    (node("Concat", "x", "y", axis=7), ShapeError, "concat: there is no axis 7"),
+    (node("Transpose", "x", "y", perm=[0, 1]), ShapeError, "every axis once"),
+    (node("Conv", "x w", "y", strides=[1, 2, 3]), ArgumentError, "conv: bad stride"),
+    (node("Mod", "x w", "y"), DataError, "Mod: the node makes no sense"),
 ]
 GIVEN = {
     "w": normal(1, 2, 3, 3), "v": normal(3), "s": np.float32([1, 1, 2, 2]), "z": np.float32([1, 1, 0, 0]),

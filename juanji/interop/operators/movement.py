@@ -115,13 +115,17 @@ def cut(node: Operator, x: Tensor, *bounds: Array | None) -> Tensor:
     chosen = places(range(len(starts or [])) if axes is None else axes, x.ndim)
     index = [slice(None)] * x.ndim
     for axis, start, end, step in zip(chosen, starts or [], ends or [], steps or [1] * len(chosen), strict=True):
-        index[axis] = slice(start, end_of(end, step, x.shape[axis]), step)
+        index[axis] = bounded(start, end, step, x.shape[axis])
     return x[tuple(index)]
 
 
-def end_of(end: int, step: int, size: int) -> int | None:
-    """Where a slice ends, as Python has it: backwards past the front is None."""
-    return None if step < 0 and end < -size else end
+def bounded(start: int, end: int, step: int, size: int) -> slice:
+    """A slice by ONNX's rule: both ends are counted from the front, then held within the axis."""
+    start, end = (n + size if n < 0 else n for n in (start, end))
+    if step > 0 or not size:
+        return slice(min(max(start, 0), size), min(max(end, 0), size), step)
+    start, end = min(max(start, 0), size - 1), min(max(end, -1), size - 1)
+    return slice(start, None if end < 0 else end, step)
 
 
 @operator("Expand", known=(1,), moves=True)

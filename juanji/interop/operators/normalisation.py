@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from juanji import ops
+from juanji.checks import dividing
 from juanji.errors import ArgumentError
 from juanji.interop.operators.node import Operator, operator
 from juanji.interop.operators.pooling import rooted
@@ -48,6 +49,7 @@ def instance_normalization(node: Operator, x: Tensor, scale: Tensor, bias: Tenso
 def group_normalization(node: Operator, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Scale and bias are one for each channel; before opset 21 one for each group."""
     groups, channels = node["num_groups"], x.shape[1]
+    dividing(node.op, groups, channels, received=f"num_groups={groups}, input of shape {x.shape}")
     if node.version < 21:
         scale, bias = (each(p, channels // groups) for p in (scale, bias))
     y = ops.group_norm(ops.moveaxis(x, 1, -1), groups, scale, bias, epsilon=node["epsilon"])
