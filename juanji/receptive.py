@@ -73,10 +73,10 @@ def unknown(shape: Sequence[int], reach: Reach) -> Field:
     return Field(tuple((Factor(None, n),) for n in shape), (ALL,) * len(reach))
 
 
-def receptive_fields(image: Tensor, nodes: Sequence[Node]) -> dict[int, Field]:
-    """The field of every tensor that depends on the image, by identity."""
-    rank = max(image.ndim - 2, 0)
-    dims = [(Factor(i - 1 if 0 < i <= rank else None, n),) for i, n in enumerate(image.shape)]
+def receptive_fields(image: Tensor, nodes: Sequence[Node], layout: str = "NHWC") -> dict[int, Field]:
+    """The field of every tensor that depends on the image, by identity. Its channels are last, or first with "NCHW"."""
+    rank, first = max(image.ndim - 2, 0), layout.index("H")
+    dims = [(Factor(i - first if first <= i < first + rank else None, n),) for i, n in enumerate(image.shape)]
     fields = {id(image): Field(tuple(dims), (1.0,) * rank)}
     for node in nodes:
         known = [fields.get(id(x)) for x in node.inputs]

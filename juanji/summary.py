@@ -83,12 +83,15 @@ class Summary:
         return dataclasses.asdict(self)
 
 
-def summarise(graph: Graph) -> Summary:
-    """The summary of a traced network; its first input is the image, or the features, whose axis 0 is the batch."""
+def summarise(graph: Graph, layout: str = "NHWC") -> Summary:
+    """The summary of a traced network; its first input is the image, or the features, whose axis 0 is the batch.
+
+    layout  where the image's channels are: last, or first with "NCHW"
+    """
     image = graph.inputs[0]
     batch = max(image.shape[0], 1) if image.shape else 1
     nodes = list(flatten(graph.nodes))
-    fields = receptive_fields(image, nodes)
+    fields = receptive_fields(image, nodes, layout)
     counted: set[Cell] = set()
     rows = [Row("input", "", image.shape[1:], 0, 0, receptive_field(fields, image), 0)]
     for scope, own, cells in calls(graph, nodes):
@@ -154,7 +157,9 @@ def calls(graph: Graph, nodes: Sequence[Node]) -> Iterator[tuple[Scope, list[Nod
         taken = {place for place, _ in own}
         waiting = [entry for entry in waiting if entry[0] not in taken]
         cells = trained(scope.owner, is_leaf)
-        if is_leaf or cells or any(multiplications(node) for _, node in own):
+        computes = any(x.is_floating for x in (*scope.outputs, *scope.inputs))
+        known = scope.outputs and all(x.has_value for x in scope.outputs)  # shapes, and what is made of them
+        if computes and not known and (is_leaf or cells or any(multiplications(node) for _, node in own)):
             yield scope, [node for _, node in own], cells
 
 
@@ -162,8 +167,8 @@ def trained(owner: Any, is_leaf: bool) -> list[Cell]:
     """The parameters of a layer, or those that a module made of others has of its own."""
     if not tree.is_stateful(owner):
         return []
-    cells = owner.cells("parameter")
-    return [cell for path, cell in cells.items() if is_leaf or "." not in path]
+    cells = owner.cells() if is_leaf else owner._cells
+    return [cell for cell in cells.values() if cell.kind == "parameter"]
 
 
 # How many products the outputs of a record sum up, over its input shapes and its output's.

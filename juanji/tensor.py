@@ -333,10 +333,13 @@ def trace(function: Callable[..., Any], *args: Any) -> Graph:
 
 
 def input_names(function: Callable[..., Any], args: Sequence[Any]) -> tuple[str, ...]:
-    """A name for each input of a trace: the parameter's, numbered where a container holds several."""
+    """A name for each input of a trace: the parameter's, numbered where a container holds several.
+
+    A function that has names of its own for what it takes, as `input_names`, is believed.
+    """
     target = getattr(function, "forward", function)
     try:
-        parameters = list(inspect.signature(target).parameters)
+        parameters = list(getattr(function, "input_names", None) or inspect.signature(target).parameters)
     except (TypeError, ValueError):
         parameters = []
     names: list[str] = []

@@ -65,7 +65,7 @@ def unravelled(code: Lowering, place: Index, shape: Sequence[int]) -> Indices:
     """The index of an element by its number, counted row by row."""
     indices = []
     for size in shape[:0:-1]:
-        place, inner = code.divmod(place, size)
+        place, inner = code.divmod(place, max(size, 1))  # of no elements none is asked for
         indices.append(inner)
     return (*([place] if shape else []), *indices[::-1])
 

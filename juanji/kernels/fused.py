@@ -276,7 +276,7 @@ class Mapped:
         size = math.prod(axis.size for axis in axes[:outer])
         lowering.loop(lo, hi, size, task)
         each = math.prod(axis.size for axis in axes[outer:])
-        return size, max(1, GRAIN // each), 1
+        return size, max(1, GRAIN // max(1, each)), 1
 
     def inner(self, rest: list[Axis], counters: list[Index]) -> None:
         (axis, *rest) = rest

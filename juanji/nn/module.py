@@ -24,6 +24,7 @@ class Module(Stateful):
     """
 
     training: bool = True
+    layout = "NHWC"  # where a summary looks for the channels of images
 
     def forward(self, *args: Any) -> Any:
         raise NotImplementedError(f"{self.class_name} has no forward")
@@ -106,7 +107,7 @@ class Module(Stateful):
         without the batch, such as (32, 32, 3); and return it. Raises what the network raises for such an input."""
         with self.evaluating():
             graph = trace(self, Tensor.spec((1, *input_shape), dtype))
-        result = summarise(graph)
+        result = summarise(graph, self.layout)
         print(result)
         return result
 

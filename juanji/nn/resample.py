@@ -8,7 +8,7 @@ from juanji.checks import one_of, per_axis
 from juanji.errors import ArgumentError
 from juanji.nn._checks import images, shown
 from juanji.nn.module import Module
-from juanji.ops.resample import pad, resize
+from juanji.ops.resample import RESIZE, pad, resize
 from juanji.tensor import Tensor
 
 
@@ -17,7 +17,7 @@ class Upsample(Module):
 
     size          the new spatial size, or
     scale_factor  what it is multiplied by
-    mode          "nearest" or "bilinear"
+    mode          "nearest", "bilinear" or "bicubic"
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Upsample(Module):
                 rule="exactly one of them",
             )
         self.size, self.scale_factor = size, scale_factor
-        self.mode = one_of("Upsample", "mode", mode, ("nearest", "bilinear"))
+        self.mode = one_of("Upsample", "mode", mode, RESIZE)
         self.align_corners = bool(align_corners)
 
     def forward(self, x: Any) -> Tensor:

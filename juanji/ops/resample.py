@@ -103,7 +103,64 @@ def linear(x: Tensor, axis: int, size: int, step: float, align_corners: bool) ->
     return take(x, low, axis) * Tensor(1 - share, x.dtype) + take(x, high, axis) * Tensor(share, x.dtype)
 
 
-RESIZE = {"nearest": nearest, "bilinear": linear}
+def triangle(distance: Array) -> Array:
+    """The weight of an element at some distance: linear interpolation."""
+    return np.maximum(1 - np.abs(distance), 0)
+
+
+# Cubic convolution (Keys 1981, eq. 15): the weight of an element at a distance up to 1, and from there up to 2.
+SLOPE = -0.75  # PyTorch's a; Keys has −½
+
+
+def near(d: Any, a: float = SLOPE) -> Any:
+    return (d * (a + 2) - (a + 3)) * d * d + 1
+
+
+def far(d: Any, a: float = SLOPE) -> Any:
+    return ((d * a - 5 * a) * d + 8 * a) * d - 4 * a
+
+
+def keys(distance: Array, a: float = SLOPE) -> Array:
+    """The weight of an element at some distance: cubic convolution."""
+    d = np.abs(distance)
+    return np.where(d <= 1, near(d, a), np.where(d < 2, far(d, a), 0))
+
+
+def taps(
+    place: Array, n: int, kernel: Callable[[Array], Array], reach: int, *, shrink: float = 1.0, inside: bool = False
+) -> tuple[Array, Array]:
+    """What is read for output elements that lie at fractional places of n: indices and their weights, `(Y, K)`.
+
+    reach   of the kernel, in elements; a `shrink` below 1 widens it, against aliasing
+    inside  only elements that exist have a weight; otherwise the outermost stand for those beyond
+
+    The weights of an element add up to 1.
+    """
+    width = math.ceil(reach / shrink)
+    index = np.floor(place).astype(np.int64)[:, None] + np.arange(1 - width, width + 1)
+    share = kernel((index - place[:, None]) * shrink)
+    if inside:
+        share = np.where((index >= 0) & (index < n), share, 0)
+    return index.clip(0, n - 1), share / share.sum(1, keepdims=True)
+
+
+def interpolate(x: Tensor, axis: int, index: Array, share: Array) -> Tensor:
+    """Along `axis`, for each output element the sum of the elements that a row of `index` names, by their shares."""
+    shape = (-1, *[1] * (x.ndim - 1 - axis))
+    terms = (
+        take(x, column, axis) * Tensor(weight.reshape(shape), x.dtype)
+        for column, weight in zip(index.T, share.T, strict=True)
+    )
+    return functools.reduce(add, terms)
+
+
+def cubic(x: Tensor, axis: int, size: int, step: float, align_corners: bool) -> Tensor:
+    """By the four elements around the places of `linear`; what lies outside is the outermost element."""
+    place = np.arange(size) * step if align_corners else (np.arange(size) + 0.5) * step - 0.5
+    return interpolate(x, axis, *taps(place, x.shape[axis], keys, 2))
+
+
+RESIZE = {"nearest": nearest, "bilinear": linear, "bicubic": cubic}
 
 
 def resize_examples(rng: np.random.Generator) -> Any:
@@ -111,6 +168,7 @@ def resize_examples(rng: np.random.Generator) -> Any:
     yield (away(rng, 2, 3, 4, 2),), options | {"size": (5, 3), "steps": (3 / 5, 4 / 3)}
     yield (away(rng, 1, 3, 1),), options | {"size": (5,), "steps": (2 / 4,), "align_corners": True}
     yield (away(rng, 1, 2, 2, 3, 1),), options | {"size": (4, 1, 2), "steps": (0.5, 2, 1.5), "mode": "nearest"}
+    yield (away(rng, 1, 3, 4, 1),), options | {"size": (5, 3), "steps": (3 / 5, 4 / 3), "mode": "bicubic"}
 
 
 @composite(resize_examples, "resize")
@@ -128,11 +186,12 @@ def resize(
 
     size           the new sizes, an integer or one a spatial axis
     scale          instead: ⌊X·scale⌋, a number or one a spatial axis
-    mode           "nearest", or "bilinear": between neighbours along every axis, in any rank
-    align_corners  with "bilinear": the outermost pixel centres stay in place; otherwise the outermost pixel edges do
+    mode           "nearest"; "bilinear": between two neighbours along every axis, in any rank; "bicubic": between four
+                   (Keys 1981, with a = −¾)
+    align_corners  unless "nearest": the outermost pixel centres stay in place; otherwise the outermost pixel edges do
 
     Raises ArgumentError unless exactly one of size and scale is given and positive, and for an unknown mode; DTypeError
-    for whole numbers with "bilinear".
+    for whole numbers unless "nearest".
     """
     x = Tensor.of(x)
     rank = spatial_rank("resize", x, "NHWC")
@@ -233,9 +292,41 @@ BORDERS: dict[str, Callable[[Tensor, int, bool], Tensor]] = {
     "border": inside_edges,
     "reflection": reflected,
 }
-SAMPLERS: dict[str, Callable[[Tensor, Sequence[Tensor]], Tensor]] = {
-    "bilinear": sample,
-    "nearest": lambda x, places: pixels(x, [round(p) for p in places]),
+Bend = Callable[[Tensor, int], Tensor]
+
+
+def sample_bent(x: Tensor, places: Sequence[Tensor], bend: Bend) -> Tensor:
+    return sample(x, [bend(place, axis) for axis, place in enumerate(places)])
+
+
+def sample_nearest(x: Tensor, places: Sequence[Tensor], bend: Bend) -> Tensor:
+    return pixels(x, [round(bend(place, axis)) for axis, place in enumerate(places)])
+
+
+def sample_cubic(x: Tensor, places: Sequence[Tensor], bend: Bend) -> Tensor:
+    """By the four neighbours along every axis; each is bent back into the image by itself, as PyTorch does it."""
+    terms = []
+    for corner in itertools.product(*(four_neighbours(place) for place in places)):
+        weight = functools.reduce(mul, (w for _, w in corner))
+        indices = [bend(index, axis) for axis, (index, _) in enumerate(corner)]
+        terms.append(pixels(x, indices) * expand_dims(weight, -1))
+    return functools.reduce(add, terms)
+
+
+def four_neighbours(place: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The whole coordinates around each place, two on either side, with the weights of `keys`."""
+    low = floor(place)
+    share = place - low
+    yield low - 1, far(share + 1)
+    yield low, near(share)
+    yield low + 1, near(1 - share)
+    yield low + 2, far(2 - share)
+
+
+SAMPLERS: dict[str, Callable[[Tensor, Sequence[Tensor], Bend], Tensor]] = {
+    "bilinear": sample_bent,
+    "nearest": sample_nearest,
+    "bicubic": sample_cubic,
 }
 
 
@@ -245,6 +336,7 @@ def grid_examples(rng: np.random.Generator) -> Any:
         ("bilinear", "border", True, (4, 3)),
         ("bilinear", "reflection", False, (3, 2, 4)),
         ("nearest", "zeros", False, (4, 3)),
+        ("bicubic", "zeros", False, (4, 3)),
     ]:
         # Halfway between pixels and well clear of the kinks on them: odd quarters of a pixel.
         quarters = [rng.integers(-3, 2 * n + 3, (2, 3, 2)) / 2 + 0.25 for n in sizes[::-1]]
@@ -260,8 +352,12 @@ def grid_sample_c(x: Tensor, grid: Tensor, *, mode: str, padding_mode: str, alig
     for axis, size in enumerate(x.shape[1:-1]):
         coordinate = getitem(grid, (..., x.ndim - 3 - axis))
         place = (coordinate + 1) * ((size - 1) / 2) if align_corners else ((coordinate + 1) * size - 1) * 0.5
-        places.append(BORDERS[padding_mode](place, size, align_corners))
-    return SAMPLERS[mode](x, places)
+        places.append(place)
+
+    def bend(place: Tensor, axis: int) -> Tensor:
+        return BORDERS[padding_mode](place, x.shape[axis + 1], align_corners)
+
+    return SAMPLERS[mode](x, places, bend)
 
 
 def grid_sample(
@@ -271,7 +367,8 @@ def grid_sample(
 
     x              (N, *X, C) over 1, 2 or 3 spatial axes
     grid           (N, *Y, rank): x, y (and z) of each output element, −1 and 1 being the ends of the image
-    mode           "bilinear" (linear along every axis) or "nearest" (halves to even)
+    mode           "bilinear" (linear along every axis), "bicubic" (by four neighbours along each) or "nearest" (halves
+                   to even)
     padding_mode   what lies outside: "zeros", "border" (the outermost pixel), "reflection"
     align_corners  whether the ends are the centres of the outermost pixels, or their outer edges
 

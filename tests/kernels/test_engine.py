@@ -542,3 +542,12 @@ def test_other_instructions_and_the_definitions(settings, reference, tmp_path):
         if name != "llvmlite":
             # Adam's steps of 0.001 have the sign of gradients, which rounding decides where they are about 0.
             np.testing.assert_allclose(found[name], reference[name], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x[9:] * 2, lambda x: jj.prod(x[:, :0], 1), lambda x: (x[9:].T + 1).sum(1)]
+)
+def test_of_nothing(function):
+    """Slices may leave nothing, whose sum is 0 and whose product is 1."""
+    x = RNG.normal(size=(3, 4)).astype("float32")
+    np.testing.assert_array_equal(jj.compile(function)(x), function(jj.Tensor(x)))

@@ -47,12 +47,22 @@ def test_nearest_takes_the_same_elements(n, size):
     np.testing.assert_array_equal(jj.ops.resize(x, size), expected)
 
 
+@pytest.mark.parametrize("size", TARGETS[2])
+@pytest.mark.parametrize("aligned", [False, True])
+def test_resize_cubic(compare, size, aligned):
+    theirs = channels_first(lambda x: F.interpolate(x, size, mode="bicubic", align_corners=aligned))
+    compare(lambda x: jj.ops.resize(x, size, mode="bicubic", align_corners=aligned), theirs, image(2))
+
+
 BORDERS = ["zeros", "border", "reflection"]
 
 
-@pytest.mark.parametrize("rank", [2, 3])
 @pytest.mark.parametrize(
-    ("mode", "border", "aligned"), list(itertools.product(["bilinear", "nearest"], BORDERS, [False, True]))
+    ("rank", "mode", "border", "aligned"),
+    [
+        *itertools.product([2, 3], ["bilinear", "nearest"], BORDERS, [False, True]),
+        *itertools.product([2], ["bicubic"], BORDERS, [False, True]),
+    ],
 )
 def test_grid_sample(compare, rank, mode, border, aligned):
     """Far outside too: ±3 is a whole image beyond the edge."""

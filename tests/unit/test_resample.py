@@ -69,6 +69,16 @@ def test_linear():
     assert jj.resize(np.zeros((2, 4, 6, 3), "float32"), scale=(0.5, 1.5), mode="bilinear").shape == (2, 2, 9, 3)
 
 
+def test_cubic():
+    """Half-way the weights are −3/32, 19/32, 19/32, −3/32 (Keys 1981, eq. 15, with a = −¾); the ends stand for more."""
+    middle = jj.resize(row([1, 10, 100, 1000]), 7, mode="bicubic", align_corners=True)
+    weights = np.array([-3, 19, 19, -3]) / 32
+    np.testing.assert_allclose(flat(middle)[3], weights @ [1, 10, 100, 1000])
+    np.testing.assert_allclose(flat(middle)[1], weights @ [1, 1, 10, 100])
+    np.testing.assert_allclose(flat(middle)[::2], [1, 10, 100, 1000])
+    np.testing.assert_allclose(flat(jj.resize(row([7, 7, 7]), 5, mode="bicubic")), [7] * 5)
+
+
 def sampled_by_hand(x, place):
     """x (*X) at a fractional place: Σ x[q]·Π max(0, 1 − |q − p|) over all pixels (Dai et al. 2017, eq. 3–4)."""
     weights = (
@@ -157,7 +167,7 @@ def test_refusals():
 
 def test_refusals_of_sampling():
     x, grid = np.zeros((1, 4, 4, 2)), np.zeros((1, 3, 3, 2))
-    refuses(ArgumentError, "grid_sample: unknown mode", jj.grid_sample, x, grid, "bicubic")
+    refuses(ArgumentError, "grid_sample: unknown mode", jj.grid_sample, x, grid, "cubic")
     refuses(ArgumentError, "grid_sample: unknown padding_mode", jj.grid_sample, x, grid, padding_mode="wrap")
     refuses(DTypeError, "different dtypes", jj.grid_sample, x, grid.astype("float32"))
     for bad in (grid[..., :1], grid[0], np.zeros((2, 3, 3, 2))):
