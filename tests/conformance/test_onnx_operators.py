@@ -47,6 +47,8 @@ EVALUATOR_FAULTS = {
     ("max_pool", 3): "sizes of volumes with padding at one end only",
     ("window_argmax", 3): "sizes of volumes with padding at one end only",
 }
+# Scales are float32 in ONNX, and cubic convolution moves with them more than interpolation by lines does.
+COARSE = {("resize", 3): 1e-6}
 
 
 def examples(name):
@@ -81,7 +83,7 @@ def test_operator(name, i):
         proto = checked(to_onnx(function, *given, dynamic_batch=False))
         checked(to_onnx(function, *given, dynamic_batch=False, opset=21))
         expected = given[0] if name == "dropout" else function(*map(jj.Tensor, given))
-        close(run(proto, given), expected, tolerance)
+        close(run(proto, given), expected, max(tolerance, COARSE.get((name, i), 0)))
 
 
 @pytest.mark.parametrize(("name", "reason"), NOT_EXPORTED.items())

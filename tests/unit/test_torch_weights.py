@@ -297,7 +297,7 @@ def test_every_network_can_be_published(name):
     for path, place in layouts(model, graphs).items():
         assert math.prod(place.shape) == math.prod(cells[path].shape)
         assert all(sorted(order) == [*range(cells[path].shape[axis])] for axis, order in place.orders.items())
-    assert {path for path in head_of(graphs[0], model) if path.endswith("weight")}
+    assert {path for path in head_of(graphs[0], model) if path.endswith(("weight", "centres"))}
 
 
 def test_one_slope_behind_flattening(tmp_path):

@@ -10,7 +10,7 @@ from juanji.graph import Node
 from juanji.interop.export.builder import Builder, Value
 from juanji.interop.export.table import entry
 from juanji.interop.export.windows import attributes, kernels, pads_of
-from juanji.ops.resample import Scales
+from juanji.ops.resample import SLOPE, Scales
 from juanji.tensor import Tensor
 
 # Normalisation
@@ -89,8 +89,10 @@ def resize(b: Builder, node: Node) -> Value | None:
         options |= {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
         if not all(map(nearest_agrees, sizes, size, steps)):
             return None
+    elif attrs["mode"] == "bicubic" and x.ndim != 4:
+        return None  # runtimes know it of images alone
     else:
-        options["mode"] = "linear"
+        options |= {"mode": "linear"} if attrs["mode"] == "bilinear" else {"mode": "cubic", "cubic_coeff_a": SLOPE}
         if attrs["align_corners"]:
             options["coordinate_transformation_mode"] = "align_corners"
             ratios = steps
@@ -120,12 +122,12 @@ def nearest_agrees(n: int, size: int, step: float) -> bool:
 
 @entry("grid_sample")
 def grid_sample(b: Builder, node: Node) -> Value | None:
-    """Of images and volumes; runtimes take no signals."""
+    """Of images and volumes, by cubic convolution of images alone; runtimes take no signals."""
     (x, grid), attrs = node.inputs, node.attrs
-    if x.ndim not in (4, 5) or grid.ndim != x.ndim:
+    if x.ndim not in ((4,) if attrs["mode"] == "bicubic" else (4, 5)) or grid.ndim != x.ndim:
         return None
     options = {
-        "mode": "linear" if attrs["mode"] == "bilinear" else "nearest",
+        "mode": {"bilinear": "linear", "bicubic": "cubic"}.get(attrs["mode"], attrs["mode"]),
         "padding_mode": attrs["padding_mode"],
         "align_corners": int(attrs["align_corners"]),
     }
