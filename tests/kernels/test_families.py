@@ -69,6 +69,6 @@ def test_full_size(name):
     model = without_dropout(jj.models.create(name))
     x, y = batch(model, 2)
     step = jj.compile(lambda x, y: full(x, y)[0])
-    full = training_step(model, jj.optim.SGD(model, 1e-3))
+    full = training_step(model, jj.optim.SGD(model, 1e-4))
     first, second = float(step(x, y)), float(step(x, y))
     assert 0 < second < first
