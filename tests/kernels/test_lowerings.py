@@ -79,7 +79,7 @@ def test_every_record_has_a_lowering(name):
     assert name in COMPOSITES or PRIMITIVES[name].lower
 
 
-@pytest.mark.parametrize("channels", [5, 16, 32, 33, 64, 80, 161])
+@pytest.mark.parametrize("channels", [5, 16, 64, 161])
 @pytest.mark.parametrize(("low", "high", "start"), [(2, 2, 0), (2, 2, 4), (0, 3, 3), (3, 0, 0)])
 def test_sums_of_columns_beside_the_edge(channels, low, high, start):
     """Neighbours past the last channel count as zeros, in sums whose lanes are channels too (local response
