@@ -31,7 +31,7 @@ class Bench:
         return (quick or not self.quick) and any(part in name for part in self.wanted)
 
     def networks(self, title: str, configurations: list[Configuration], among: list[Case]) -> Iterator[str]:
-        if chosen := [case for case in among if self.is_wanted(case.name, case in cases.QUICK)]:
+        if chosen := [case for case in among if self.is_wanted(f"{title} {case.name}", case in cases.QUICK)]:
             times = measure.timed(configurations, self.threads, chosen, self.repetitions)
             rows = {case.name: row for case, row in zip(chosen, times, strict=True)}
             columns = [each.name for each in configurations]
