@@ -69,7 +69,8 @@ def refused() -> bool:
 def rounded(program: Program, fuser: Fuser, units: Iterable[Unit]) -> set[int]:
     """The stored tensors that are kept in bfloat16, by identity: large ones on their way between contractions and
     poolings, with what is added to them, multiplied with them or chosen from them in between."""
-    kept = {id(fuser.root(x)) for x in program.wanted}
+    parts = [x for node in program.nodes if node.name == "fold" for x in node.inputs]  # of sums
+    kept = {id(fuser.root(x)) for x in (*program.wanted, *parts)}
     passing = {id(x) for node in program.nodes for x in images(program, fuser, node)}
     for node in program.nodes:
         (y,) = node.outputs[:1]

@@ -23,6 +23,7 @@ Rule = Callable[["Simplifier", Node], "Tensor | Node | None"]
 RULES: dict[str, list[Rule]] = {}
 LARGE = 1 << 16  # elements that are not read twice without need
 FEW = 64  # samples
+PLACES = 16  # within a stride, each with a convolution of its own
 
 
 @dataclass
@@ -310,6 +311,24 @@ def transpose_of_product(s: Simplifier, node: Node) -> Node | None:
     if not single and (turned is None or not swaps(turned)):
         return None
     return Node(product.record, (swapped(s, right), swapped(s, left)), {}, node.outputs, product.path)
+
+
+@rule("conv_input_grad")
+def gradient_by_patches(s: Simplifier, node: Node) -> Node | None:
+    """With a large stride: what every output says of its patch, by one product, and patches added up where they lie.
+
+    The other way, a convolution for each place within a stride, is a kernel of its own for each: 1024 in FCN-32s.
+    """
+    (w, g), spec = node.inputs, node.attrs["spec"]
+    if spec.groups != 1 or math.prod(spec.stride) <= PLACES or not g.size:
+        return None
+    *_, c, m = w.shape
+    matrix = swapped(s, s.step("reshape", w, shape=(w.size // m, m), path=node.path))
+    product = s.step("matmul", s.step("reshape", g, shape=(g.size // m, m), path=node.path), matrix, path=node.path)
+    patches = s.step("reshape", product, shape=(*g.shape[:-1], *spec.kernel, c), path=node.path)
+    *axes, channels = range(patches.ndim)
+    axes.insert(g.ndim - 1, channels)
+    return again(node, s.step("transpose", patches, axes=tuple(axes), path=node.path), name="fold", spec=spec)
 
 
 @rule("matmul", "conv", "conv_input_grad", "conv_weight_grad")

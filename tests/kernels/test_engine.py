@@ -388,6 +388,22 @@ def test_large_dense_layers_of_few_samples_are_not_copied(samples):
     assert (max(copied) >= 4 * 257 * 260) == (samples == 80)
 
 
+@pytest.mark.parametrize(("stride", "kernel", "groups"), [(5, 10, 1), ((5, 4), (7, 3), 1), (6, 5, 1), (5, 10, 2)])
+def test_transposed_convolutions_of_large_stride(stride, kernel, groups):
+    """Patches added up, unless there are groups; and their gradients."""
+    net = jj.nn.ConvTranspose2d(6, 4, kernel, stride, padding=1, groups=groups)
+    net.initialise(0)
+    x = RNG.normal(size=(3, 5, 4, 6)).astype(np.float32)
+
+    def function(x):
+        return net(x), jj.value_and_grad(lambda net, x: (jj.sin(net(x))).sum(), argnums=(0, 1))(net, x)
+
+    compiled = jj.compile(function)
+    for mine, want in zip(jj.tree.leaves(compiled(x)), jj.tree.leaves(function(jj.Tensor(x))), strict=True):
+        np.testing.assert_allclose(np.asarray(mine), np.asarray(want), rtol=1e-4, atol=1e-4)
+    assert ("conv_input_grad" in str(compiled.plan(x))) == (groups == 2)
+
+
 def test_a_product_that_is_wanted_as_it_is_and_transposed():
     x, w = (jj.Tensor(RNG.normal(size=shape).astype(np.float32)) for shape in ((8, 300), (300, 400)))
     function = lambda x, w: (product := x.T @ w, product.T)  # noqa: E731
