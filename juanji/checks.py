@@ -69,6 +69,13 @@ def bad(name: str, argument: str, value: Any, rule: str) -> ArgumentError:
     return ArgumentError(f"{name}: bad {argument}", received=f"{argument}={value!r}", rule=rule)
 
 
+def truth(name: str, argument: str, value: Any) -> bool:
+    """True or False as they are. Raises ArgumentError for anything else, which `bool` would take for one of them."""
+    if not isinstance(value, bool | np.bool_):
+        raise bad(name, argument, value, "True or False")
+    return bool(value)
+
+
 def one_of(name: str, argument: str, value: Any, choices: Collection[str]) -> str:
     """`value`, or ArgumentError where it is none of `choices`."""
     if not isinstance(value, str) or value not in choices:

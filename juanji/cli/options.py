@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +13,7 @@ from juanji.models.registry import EVERYWHERE
 
 
 def settings(command: str, given: Sequence[str]) -> dict[str, Any]:
-    """`width=0.5` as {"width": 0.5}. Values are read as JSON, and as text where they are none.
+    """`width=0.5` as {"width": 0.5}, `channels=4,8` as {"channels": (4, 8)}; `value_of` says how values are read.
 
     Raises ArgumentError for what has no name before an equals sign, a name given twice, and what every network has.
     """
@@ -30,7 +32,8 @@ def settings(command: str, given: Sequence[str]) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    """A number, true or false, or several values with commas between, as JSON or Python writes them; else text."""
+    for read in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return read(text)
+    return text

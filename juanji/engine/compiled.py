@@ -22,6 +22,7 @@ from juanji.tensor import Tensor, trace
 # Plans have one place for their arguments, and share cells: one is run at a time, whichever thread asks.
 RUNNING = threading.RLock()
 ALGORITHMS, PRECISIONS = ("all", "direct"), ("float32", "bfloat16", "auto")
+BACKENDS = ("engine", "numpy")  # of JUANJI_BACKEND
 MUCH = 16  # a batch so many times smaller than the one that is planned for is a small one of its own
 
 
@@ -115,18 +116,31 @@ class Modes:
     def __init__(self, graph: Graph, plan: Any) -> None:
         owners = {id(scope.owner): scope.owner for scope in graph.scopes}
         self.modes = [(owner, owner.training) for owner in owners.values() if hasattr(owner, "training")]
+        self.parts = [(owner, parts_of(owner)) for owner in owners.values() if hasattr(owner, "_children")]
         self.homes = [(cell, plan.homes[key]) for key, cell in plan.draft.homes.items()]
 
     def hold(self) -> bool:
-        return all(owner.training is mode for owner, mode in self.modes) and all(
-            home.version == cell.version or (home.array.dtype == cell.dtype and state.HOMES.get(cell) is home)
-            for cell, home in self.homes
+        return (
+            all(owner.training is mode for owner, mode in self.modes)
+            and all(parts_of(owner) == parts for owner, parts in self.parts)
+            and all(
+                home.version == cell.version or (home.array.dtype == cell.dtype and state.HOMES.get(cell) is home)
+                for cell, home in self.homes
+            )
         )
+
+
+def parts_of(owner: Any) -> list[Any]:
+    """The cells and modules that a module holds: another one in the place of one is another network."""
+    return [*owner._children.values(), *owner._cells.values()]
 
 
 def on_definitions() -> bool:
     """Whether functions run as they are: by the user's wish, or inside a transform, which records what they do."""
-    return os.environ.get("JUANJI_BACKEND") == "numpy" or recording.active()
+    backend = os.environ.get("JUANJI_BACKEND") or "engine"
+    if backend not in BACKENDS:
+        raise unknown_name("backend", backend, BACKENDS)
+    return backend == "numpy" or recording.active()
 
 
 def precision_here(name: str) -> str:

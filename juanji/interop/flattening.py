@@ -50,7 +50,7 @@ def same(before: Orders, now: Orders) -> bool:
 
 def own_cells(module: Module, *kinds: str) -> dict[str, Cell]:
     """The parameters and buffers of a module itself, by name."""
-    return {path: cell for path, cell in module.cells(*kinds or ("parameter", "buffer")).items() if "." not in path}
+    return {name: cell for name, cell in module._cells.items() if cell.kind in (kinds or ("parameter", "buffer"))}
 
 
 class Tracker:

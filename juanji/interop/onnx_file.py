@@ -18,6 +18,7 @@ from juanji.interop.operators import OPERATORS, Operator
 from juanji.interop.operators.elements import ELEMENTS, TYPES
 from juanji.interop.operators.node import STANDARD
 from juanji.interop.operators.subgraph import Subgraph
+from juanji.nn.module import Module
 
 LARGEST = 2**31  # bytes: protobuf writes no larger file
 AXES = 64  # NumPy has no more
@@ -212,9 +213,14 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if not isinstance(value, str | int | float) else value
 
 
+# Attributes of modules, of graphs of operators among them.
+RESERVED = {*dir(Module), "constants", "drops", "file", "floating", "inputs", "makes", "outputs", "place", "training"}
+RESERVED |= {"input_names", "output_names", "static_inputs"}
+
+
 def unique(named: Iterable[tuple[str, Operator]]) -> Iterator[tuple[str, Operator]]:
-    """Names that can stand in a path, each once."""
-    seen: dict[str, int] = {}
+    """Names that can stand in a path, each once, and none that a module needs for itself."""
+    seen = dict.fromkeys(RESERVED, 0)
     for name, operator in named:
         clean = name.strip("/").replace(".", "_") or operator.op
         seen[clean] = count = seen.get(clean, -1) + 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from juanji.cell import Cell
 from juanji.checks import same_names
-from juanji.errors import WeightsError
+from juanji.errors import ArgumentError, WeightsError
 from juanji.graph import Graph
 from juanji.interop.checkpoint import Contents, contents, naming
 from juanji.interop.files import write_atomically
@@ -46,6 +46,8 @@ def load_torch_weights(
     damaged, of another format, or holds more than data, or that the hub does not give. Raises ArgumentError where
     input_shape is needed.
     """
+    if head is not None and not isinstance(head, bool):
+        raise ArgumentError("load_torch_weights: bad head", received=repr(head), rule="True, False or None")
     graphs = graphs_of("load_torch_weights", model, input_shape, needed=head is not True)
     cells = {path: cell for path, cell in model.cells("parameter", "buffer").items() if not UNUSED.search(path)}
     classifier = set() if head is True else head_of(graphs[0], model) & cells.keys()
@@ -64,10 +66,17 @@ def save_torch_weights(model: Module, file: str | Path, *, input_shape: Sequence
 
     `safetensors.torch.load_file` reads it there, and `load_state_dict` takes it for a module whose names are the same,
     as torchvision's are. input_shape as in `load_torch_weights`, with the same ArgumentError; DataError where the file
-    cannot be written.
+    cannot be written, and ArgumentError for the name of a file that torch.load would take.
     """
     from safetensors.numpy import save
 
+    if Path(file).suffix in (".pth", ".pt", ".bin"):
+        raise ArgumentError(
+            "save_torch_weights: another format than the file's name says",
+            received=str(file),
+            rule="a safetensors file, which PyTorch reads by safetensors.torch.load_file",
+            fix=str(Path(file).with_suffix(".safetensors")),
+        )
     places = layouts(model, graphs_of("save_torch_weights", model, input_shape))
     state = {path: places[path].theirs(tensor.array) for path, tensor in model.state_dict().items()}
     arrays = {path: np.asarray(array, order="C") for path, array in state.items()}

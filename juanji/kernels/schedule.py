@@ -120,7 +120,7 @@ class Schedule:
         notes += ["matrices"] * self.matrices
         notes += [f"sums in blocks of {'×'.join(map(str, self.blocks))}"] if self.blocks else []
         notes += [self.note] if self.note else []
-        return ", ".join([f"tile {'×'.join(map(str, self.box))} by {self.vectors} vectors", *notes])
+        return ", ".join([f"tile {'×'.join(map(str, self.box)) or 1} by {self.vectors} vectors", *notes])
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from juanji.checks import one_of
+from juanji.checks import one_of, truth
 from juanji.models._checks import Size, check_minimum, size_after
 from juanji.models._units import BasicConv2d
 from juanji.models.network import PooledNetwork
@@ -113,7 +113,7 @@ class GoogLeNet(PooledNetwork):
         for block, widths in BLOCKS.items():
             setattr(self, block, Inception(c, tuple(map(self.wide, widths)), self.kernel, self.batch_norm))
             inputs[block] = c = getattr(self, block).out_channels
-        self.aux = bool(aux)
+        self.aux = truth(name, "aux", aux)
         for head, block in AUXILIARY.items() if aux else ():
             sizes = inputs[block], self.wide(128), self.wide(1024)
             setattr(self, head, AuxiliaryHead(*sizes, classes, self.batch_norm))

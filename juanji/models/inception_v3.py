@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from juanji.checks import truth
 from juanji.models._checks import Size, check_minimum, size_after
 from juanji.models._units import BasicConv2d, Mixed, Step, halving_pool, mean_pool, module_of, out_channels
 from juanji.models.network import PooledNetwork
@@ -121,7 +122,7 @@ class InceptionV3(PooledNetwork):
         self, name: str, classes: int, in_channels: int, input_size: Size, *, aux: bool = True, width: float = 1.0
     ) -> None:
         super().__init__(name, classes, in_channels, input_size, width)
-        self.aux, c = bool(aux), in_channels
+        self.aux, c = truth(name, "aux", aux), in_channels
         for path, layer in STEM.items():
             setattr(self, path, module_of(layer, c, self.wide))
             c = out_channels(getattr(self, path), c)

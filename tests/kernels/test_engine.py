@@ -210,6 +210,16 @@ def test_loading_saved_values_between_steps():
     assert abs(step(X, Y).item() - first) > 1e-3
 
 
+def test_a_layer_that_is_replaced_is_seen():
+    net = jj.models.create("lenet5", classes=3).eval()
+    compiled = jj.compile(net)
+    x = np.zeros((2, 28, 28, 1), np.float32)
+    assert compiled(x).shape == (2, 3)
+    net.replace_head(5)
+    assert compiled(x).shape == (2, 5)
+    np.testing.assert_allclose(np.asarray(compiled(x)), np.asarray(net(x)), rtol=1e-5, atol=1e-6)
+
+
 def test_functions_share_cells():
     """Training and evaluation by turns, with a smaller last batch."""
     (net, _, step), (other, _, defined) = pair()

@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 
 import juanji as jj
 from juanji.cli import COMMANDS, app, main
+from juanji.cli.options import settings
 from juanji.data import digits
+from juanji.errors import UnknownNameError
 from juanji.train import load_run
 
 
@@ -322,3 +324,32 @@ def test_ctrl_c_ends_cleanly_with_what_is_saved(tmp_path):
     assert output.splitlines()[-1].startswith(f"interrupted: the network after epoch {metrics['epochs']} is saved in")
     assert metrics["interrupted"]
     assert load_run(path).predict(digits().test.x[:1]).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.5", 0.5),
+        ("true", True),
+        ("False", False),
+        ("None", None),
+        ("small", "small"),
+        ("4,8", (4, 8)),
+        ("[4, 8]", [4, 8]),
+    ],
+)
+def test_values_of_options(text, value):
+    assert settings("train", [f"name={text}"]) == {"name": value}
+
+
+def test_options_that_are_no_truth_values(capsys):
+    code, _, told = call(capsys, "summary", "googlenet", "--option", "aux=no")
+    assert code == 2
+    assert "aux" in told
+    assert "'no'" in told
+
+
+def test_unknown_backends(monkeypatch):
+    monkeypatch.setenv("JUANJI_BACKEND", "nunpy")
+    with pytest.raises(UnknownNameError, match=r"no backend named 'nunpy'[\s\S]*did you mean 'numpy'"):
+        jj.compile(lambda x: x + 1)(np.ones(2))

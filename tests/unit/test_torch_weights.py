@@ -282,6 +282,18 @@ def test_a_model_can_name_its_heads(tmp_path):
     assert set(left) == {"left.weight", "left.bias", "deep.1.weight", "deep.1.bias"}
 
 
+def test_head_is_one_of_three(tmp_path):
+    with pytest.raises(ArgumentError, match="bad head\n  received  'no'"):
+        load_torch_weights(models.create("lenet5"), tmp_path / "x", head="no")
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.pt", "pytorch_model.bin"])
+def test_files_are_called_what_they_are(name, tmp_path):
+    with pytest.raises(ArgumentError, match=r"another format[\s\S]*fix .*\.safetensors"):
+        save_torch_weights(models.create("lenet5"), tmp_path / name)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_heads_may_be_a_child(tmp_path):
     model = nn.Sequential({"flat": nn.Flatten(), "heads": nn.Linear(32, 3)})
     save_torch_weights(model, tmp_path / "x", input_shape=SHAPE)

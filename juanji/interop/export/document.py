@@ -15,6 +15,7 @@ from juanji.interop.export.batch import Batch, Sizes
 from juanji.interop.export.builder import Builder, Constant, channels_first
 from juanji.interop.export.tidy import Tidy
 from juanji.interop.export.walk import write
+from juanji.nn.module import Module
 from juanji.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -34,9 +35,18 @@ class Document:
         self.inside, self.layout = layouts
         self.builder = Builder(sizes)
         self.outputs: list[Tensor] = list(tree.leaves(graph.outputs))
-        self.output_names = ["output"] if len(self.outputs) == 1 else [f"output_{i}" for i in range(len(self.outputs))]
+        count = len(self.outputs)
+        self.output_names = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+        self.labels = {cell: cell.path for cell in graph.cells}
         self.name = self.text = ""
         self.properties: dict[str, str] = {}
+
+    def take_names(self, model: Any) -> None:
+        """Outputs as the model calls them, if it does, and weights by their paths in it, wherever it is a part."""
+        names = getattr(model, "output_names", ())
+        self.output_names = list(names) if len(names) == len(self.outputs) else self.output_names
+        if isinstance(model, Module):
+            self.labels |= {cell: path for path, cell in model.cells().items() if cell in self.labels}
 
     def order(self, x: Tensor) -> tuple[int, ...]:
         """How a tensor lies at the model's doors: images as the layout says, everything else as it is."""
@@ -52,7 +62,7 @@ class Document:
             if value.sizes[:1] == (Batch(1),):
                 b.batch_input = b.batch_input or name
         for cell, x in graph.cells.items():
-            b.values[id(x)] = Constant(cell.read().array, cell.path)
+            b.values[id(x)] = Constant(cell.read().array, self.labels[cell])
         write(b, graph.nodes, set(map(id, self.outputs)))
         b.path = ""
         for name, x in zip(self.output_names, self.outputs, strict=True):

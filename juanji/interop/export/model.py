@@ -106,6 +106,7 @@ def exported(
     examples = [Tensor.of(x).without_value() for x in inputs] or known_inputs(model)
     small, large = traced(model, examples, (SMALL, LARGE) if dynamic_batch else (None,))
     document = Document(small, Sizes(small, large), (getattr(model, "layout", "NHWC"), layout), opset)
+    document.take_names(model)
     document.write(fold_batch_norm)
     document.describe(model, metadata or {})
     return document

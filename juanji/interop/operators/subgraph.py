@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from juanji.graph import Array
-from juanji.interop.operators.node import Operator, Value, held, is_floating, operator
+from juanji.interop.operators.node import Operator, Value, held, is_floating, operator, room
 from juanji.nn.module import Module
 from juanji.nn.parameter import Buffer, Parameter
 from juanji.tensor import DType
@@ -52,11 +52,14 @@ class Subgraph(Module):
     def run(self, values: dict[str, Any]) -> dict[str, Any]:
         """Compute one node after the other; what nobody reads again is forgotten. Returns what is left."""
         values = {**self.constants, **values, "": None}
+        taken = 0  # bytes of what is alive besides constants and inputs
         for inner, read in zip(self.operators(), self.drops, strict=True):
             given = [inner._cells[name].read() if name in inner._cells else values[name] for name in inner.inputs]
-            values.update(zip(inner.outputs, inner(*given), strict=False))
-            for name in read:
-                values.pop(name, None)
+            made = dict(zip(inner.outputs, inner(*given), strict=False))
+            taken += size_of(made.values())
+            room((taken,), 1)
+            values.update(made)
+            taken -= size_of(values.pop(name) for name in read if name in values)
             values[""] = None
         return values
 

@@ -1,0 +1,72 @@
+"""Into juanji and out again: names, training in between, and names that modules need for themselves."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from graphs import model, node
+
+import juanji as jj
+from juanji.errors import DataError
+from juanji.interop import load_onnx, load_weights, save_onnx, save_torch_weights, save_weights
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(2, 3, 8, 8)).astype(np.float32)
+
+
+def two_outputs():
+    nodes = [
+        node("Conv", "image conv.w", "map"),
+        node("Relu", "map", "kept"),
+        node("GlobalAveragePool", "kept", "mean"),
+    ]
+    w = RNG.normal(size=(4, 3, 3, 3)).astype(np.float32)
+    return model(nodes, {"image": X.shape}, {"kept": None, "mean": None}, opset=19, **{"conv.w": w})
+
+
+def test_names_survive(tmp_path):
+    loaded = load_onnx(two_outputs())
+    path = tmp_path / "again.onnx"
+    for _ in range(2):
+        save_onnx(loaded, path, X)
+        graph = onnx.load(path).graph
+        assert [x.name for x in graph.input] == ["image"]
+        assert [x.name for x in graph.output] == ["kept", "mean"]
+        assert [x.name for x in graph.initializer] == ["conv.w"]
+        save_weights(loaded, tmp_path / "weights")
+        loaded = load_onnx(path)
+        load_weights(loaded, tmp_path / "weights")
+    save_torch_weights(loaded, tmp_path / "torch", input_shape=(8, 8, 3))
+
+
+def test_trained_in_between(tmp_path):
+    loaded = load_onnx(two_outputs())
+    optimizer = jj.optim.SGD(loaded, 0.1)
+
+    @jj.compile
+    def step(x):
+        loss, grads = jj.value_and_grad(lambda net: (net(x)[1] ** 2).mean())(loaded)
+        optimizer.update(loaded, grads)
+        return loss
+
+    assert float(step(X)) > float(step(X)) > 0
+    save_onnx(loaded, tmp_path / "trained.onnx", X)
+    session = onnxruntime.InferenceSession(tmp_path / "trained.onnx", providers=["CPUExecutionProvider"])
+    for mine, theirs in zip(loaded(X), session.run(None, {"image": X}), strict=True):
+        np.testing.assert_allclose(np.asarray(mine), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["constants", "makes", "drops", "training", "forward", "layout"])
+def test_nodes_may_be_called_like_attributes(name):
+    proto = two_outputs()
+    proto.graph.node[1].name = name
+    loaded = load_onnx(proto)
+    np.testing.assert_allclose(np.asarray(loaded(X)[0]).min(), 0)
+
+
+def test_many_values_at_once_are_refused():
+    """Each would fit; together they would not."""
+    nodes = [node("ConstantOfShape", "shape", "big"), *(node("Exp", "big", f"y{i}") for i in range(4))]
+    proto = model(nodes, {}, {f"y{i}": None for i in range(4)}, opset=19, shape=np.array([60 << 20]))
+    with pytest.raises(DataError, match="a value would be too large"):
+        load_onnx(proto)()
