@@ -177,7 +177,7 @@ def agrees(function, x):
     close(with_onnxruntime(to_onnx(function, x), [x]), expected, 1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(windows(), st.sampled_from([(2, 4, 1), (4, 2, 2), (3, 3, 3)]), st.booleans())
 def test_any_convolution(drawn, channels, bias):
     (size, kernel, options), (c, m, groups) = drawn, channels
@@ -188,7 +188,7 @@ def test_any_convolution(drawn, channels, bias):
     agrees(lambda x: jj.conv(x, w, b, groups=groups, **options), x)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(windows(), st.sampled_from([(2, 4, 1), (4, 2, 2), (3, 3, 3)]), st.integers(0, 2))
 def test_any_transposed_convolution(drawn, channels, extra):
     (size, kernel, options), (c, m, groups) = drawn, channels
@@ -198,7 +198,7 @@ def test_any_transposed_convolution(drawn, channels, extra):
     agrees(lambda x: jj.conv_transpose(x, w, output_padding=extra, groups=groups, **options), x)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(windows(), st.booleans(), st.booleans())
 def test_any_pooling(drawn, ceil_mode, include):
     size, kernel, options = drawn
@@ -214,7 +214,7 @@ def test_any_pooling(drawn, ceil_mode, include):
     agrees(function, x)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(windows())
 def test_any_patches(drawn):
     size, kernel, options = drawn

@@ -47,8 +47,9 @@ def windows(draw, op):
         attributes["dilations"] = attributes["dilations"] if op == "MaxPool" else [1] * rank
     if op == "AveragePool":
         attributes["count_include_pad"] = draw(st.integers(0, 1))
-    if op == "ConvTranspose" and "auto_pad" in attributes:
-        # Where a kernel is shorter than its stride, onnxruntime misses ONNX's size, input · stride.
+    if attributes.get("auto_pad", "VALID") != "VALID" or (op == "ConvTranspose" and "auto_pad" in attributes):
+        # Where a kernel is shorter than its stride, onnxruntime crops before it pools, though not before it convolves,
+        # and misses ONNX's size of transposed convolution, input · stride.
         assume(all(k >= s for k, s in zip(kernel, attributes["strides"], strict=True)))
     elif op == "ConvTranspose":
         attributes["output_padding"] = [draw(st.integers(0, max(s - 1, 0))) for s in attributes["strides"]]
@@ -61,7 +62,7 @@ def windows(draw, op):
 
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "MaxPool", "AveragePool"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data(), seed=st.integers(0, 99))
 def test_windows(op, data, seed):
     kernel, attributes, size = data.draw(windows(op))
@@ -74,7 +75,7 @@ def test_windows(op, data, seed):
     agree(model([window], {"x": x.shape}, {"y": None}, opset=19, **given), x)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(
     size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     target=st.tuples(st.integers(1, 9), st.integers(1, 9)),
@@ -90,7 +91,7 @@ def test_resize(size, target, mode, place, rounding):
     agree(model([resize], {"x": x.shape}, {"y": None}, opset=19, sizes=np.array([1, 2, *target])), x)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(
     starts=st.lists(st.integers(-9, 9), min_size=2, max_size=2),
     ends=st.lists(st.integers(-9, 9), min_size=2, max_size=2),
