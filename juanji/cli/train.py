@@ -80,6 +80,8 @@ def train(
         session.model.summary(session.dataset.shape)
         if weights is not None:
             print(f"\nweights of {weights}{anew(session)}")
+        if precision == "auto":
+            print(f"\nprecision: {session.config.recipe.precision}")
         print(f"\n{len(session.dataset.train)} images to train on, {len(session.dataset.test)} to test on\n")
     try:
         run(session, quiet)

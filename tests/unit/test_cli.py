@@ -353,3 +353,9 @@ def test_unknown_backends(monkeypatch):
     monkeypatch.setenv("JUANJI_BACKEND", "nunpy")
     with pytest.raises(UnknownNameError, match=r"no backend named 'nunpy'[\s\S]*did you mean 'numpy'"):
         jj.compile(lambda x: x + 1)(np.ones(2))
+
+
+def test_training_tells_what_auto_means(tmp_path):
+    arguments = ["train", "digits", "--epochs", "1", "--precision", "auto", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments)
+    assert f"precision: {load_run(tmp_path).config.recipe.precision}\n" in result.output
