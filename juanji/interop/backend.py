@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from juanji.engine import compile
-from juanji.interop.onnx_file import require_onnx
 from juanji.interop.onnx_module import OnnxModule, load_onnx
+from juanji.interop.packages import require_onnx
 from juanji.tensor import SUPPORTED, Tensor
 
 onnx = require_onnx()

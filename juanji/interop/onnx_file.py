@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from juanji.errors import ArgumentError, DataError, unknown_name
+from juanji.errors import DataError, unknown_name
 from juanji.graph import Array
 from juanji.interop.operators import OPERATORS, Operator
 from juanji.interop.operators.elements import ELEMENTS, TYPES
 from juanji.interop.operators.node import STANDARD
 from juanji.interop.operators.subgraph import Subgraph
+from juanji.interop.packages import NEWEST, require_onnx
 from juanji.nn.module import Module
 
 LARGEST = 2**31  # bytes: protobuf writes no larger file
 AXES = 64  # NumPy has no more
-NEWEST = 28  # the last opset whose operators were looked at
 HALF = {10: "float16", 16: "bfloat16"}
 
 
@@ -45,19 +45,6 @@ class Source:
     operators: dict[str, Operator]
     initialisers: dict[str, Array]
     constants: dict[str, Array]
-
-
-def require_onnx() -> Any:
-    """The onnx package. Raises ArgumentError, with what to install, where there is none."""
-    try:
-        import onnx
-    except ImportError:
-        raise ArgumentError(
-            "ONNX files need the package onnx",
-            rule="an extra of juanji, because few programs want it",
-            fix='pip install "juanji[onnx]"',
-        ) from None
-    return onnx
 
 
 def damaged(what: str, file: str, **lines: str) -> DataError:

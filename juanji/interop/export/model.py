@@ -14,13 +14,14 @@ from juanji.graph import Graph
 from juanji.interop.export.batch import LARGE, SMALL, Sizes
 from juanji.interop.export.document import Document
 from juanji.interop.files import write_atomically
+from juanji.interop.packages import NEWEST, require_onnx
 from juanji.nn.module import Module
 from juanji.tensor import Tensor, trace
 
 if TYPE_CHECKING:
     import onnx
 
-OLDEST, NEWEST = 21, 28  # opsets: the first with all operators that are written, the last that onnxruntime 1.32 runs
+OLDEST = 21  # the first opset with all operators that are written
 LIMIT = 2**31 - 2**24  # bytes of weights; what protobuf's 2 GB leave is for the graph
 
 
@@ -114,15 +115,7 @@ def exported(
 
 def checked_opset(opset: int | None) -> int:
     """The opset that is meant. Raises ArgumentError for one that cannot be written, and without the package onnx."""
-    try:
-        from onnx import defs
-    except ImportError:
-        raise ArgumentError(
-            "ONNX files need the package onnx",
-            rule="an extra of juanji, because few programs want it",
-            fix='pip install "juanji[onnx]"',
-        ) from None
-    newest = min(NEWEST, defs.onnx_opset_version())
+    newest = min(NEWEST, require_onnx().defs.onnx_opset_version())
     whole("to_onnx", opset=newest if opset is None else opset)
     if opset is not None and not OLDEST <= opset <= newest:
         raise ArgumentError("to_onnx: bad opset", received=f"opset={opset}", rule=f"{OLDEST} … {newest}")
