@@ -11,7 +11,7 @@ import numpy as np
 from juanji.cell import Cell
 from juanji.errors import DTypeError, JuanjiError, ShapeError
 from juanji.graph import Array
-from juanji.interop.onnx_file import Port, Source, read_model
+from juanji.interop.onnx_file import RESERVED, Port, Source, damaged, read_model
 from juanji.interop.operators import Operator
 from juanji.interop.operators.elements import ELEMENTS, NARROW
 from juanji.interop.operators.node import Value, held, within
@@ -62,6 +62,13 @@ class OnnxModule(Subgraph):
         roles = {name: role for name, role in trained(operators).items() if name not in needed}
         given = source.initialisers.items()
         cells = {name: roles[name](array, array.dtype) for name, array in given if is_weight(array, roles.get(name))}
+        if taken := sorted(cells.keys() & RESERVED):
+            raise damaged(
+                "a weight is called like something that every module has",
+                source.file,
+                received=", ".join(taken),
+                fix="rename it",
+            )
         constants = {name: array for name, array in given if name not in cells}
         super().__init__(source.operators, constants | source.constants, self.output_names)
         for module in self.modules().values():

@@ -64,6 +64,14 @@ def test_nodes_may_be_called_like_attributes(name):
     np.testing.assert_allclose(np.asarray(loaded(X)[0]).min(), 0)
 
 
+@pytest.mark.parametrize("name", ["training", "floating"])
+def test_weights_may_not(name):
+    proto = two_outputs()
+    proto.graph.initializer[0].name = proto.graph.node[0].input[1] = name
+    with pytest.raises(DataError, match=f"a weight is called like[\\s\\S]*received  {name}"):
+        load_onnx(proto)
+
+
 def test_many_values_at_once_are_refused():
     """Each would fit; together they would not."""
     nodes = [node("ConstantOfShape", "shape", "big"), *(node("Exp", "big", f"y{i}") for i in range(4))]
