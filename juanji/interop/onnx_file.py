@@ -19,6 +19,7 @@ from juanji.interop.operators.elements import ELEMENTS, TYPES
 from juanji.interop.operators.node import STANDARD
 from juanji.interop.operators.subgraph import Subgraph
 from juanji.interop.packages import NEWEST, require_onnx
+from juanji.interop.stored import widened
 from juanji.nn.module import Module
 
 LARGEST = 2**31  # bytes: protobuf writes no larger file
@@ -356,7 +357,7 @@ class Reader:
         if proto.data_type == 10:
             numbers = numbers.view(np.float16).astype(np.float32)
         elif proto.data_type == 16:
-            numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+            numbers = widened(numbers)
         return numbers.reshape(tuple(proto.dims))
 
     def misfit(self, proto: Any, received: str) -> DataError:

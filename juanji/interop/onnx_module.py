@@ -67,7 +67,8 @@ class OnnxModule(Subgraph):
                 "a weight is called like something that every module has",
                 source.file,
                 received=", ".join(taken),
-                fix="rename it",
+                rule="weights are attributes of the modules that use them, under their names in the file",
+                fix="rename it in the file",
             )
         constants = {name: array for name, array in given if name not in cells}
         super().__init__(source.operators, constants | source.constants, self.output_names)

@@ -47,7 +47,9 @@ def load_torch_weights(
     input_shape is needed.
     """
     if head is not None and not isinstance(head, bool):
-        raise ArgumentError("load_torch_weights: bad head", received=repr(head), rule="True, False or None")
+        raise ArgumentError(
+            "load_torch_weights: bad head", received=repr(head), rule="True, False or None", fix="head=False"
+        )
     graphs = graphs_of("load_torch_weights", model, input_shape, needed=head is not True)
     cells = {path: cell for path, cell in model.cells("parameter", "buffer").items() if not UNUSED.search(path)}
     classifier = set() if head is True else head_of(graphs[0], model) & cells.keys()

@@ -126,9 +126,12 @@ class Schedule:
 @functools.cache
 def candidates(contraction: Contraction, isa: ISA) -> list[Schedule]:
     """Schedules for a contraction, as simplified, the cheapest first."""
-    found = [completed(contraction, isa, box, vectors) for box, vectors in tiles(contraction, isa)]
+    shapes = [(*shape, False) for shape in tiles(contraction, isa)]
     if isa.matrices and isa.lanes(contraction.kind) == matrices.LANES and matrices.step(contraction):
-        found += [completed(contraction, isa, box, vectors, True) for box, vectors in matrix_tiles(contraction, isa)]
+        shapes += [(*shape, True) for shape in matrix_tiles(contraction)]
+    priced = [(shape, cost(contraction, isa, *shape)) for shape in shapes]
+    # What is left over at edges may need more matrices than the registers hold: that is never cheap.
+    found = [completed(contraction, isa, *shape, cycles) for shape, cycles in priced if cycles < math.inf]
     return sorted(found, key=lambda s: (s.cycles, [-n for n in reversed(s.box)]))
 
 
@@ -144,13 +147,11 @@ def tiles(contraction: Contraction, isa: ISA) -> Iterator[tuple[tuple[int, ...],
             yield box, vectors
 
 
-def matrix_tiles(contraction: Contraction, isa: ISA) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The shapes of tiles whose matrices, and those of what is left over at edges, fit the registers."""
+def matrix_tiles(contraction: Contraction) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The shapes of tiles whose matrices may fit the registers."""
     for rows, vectors in itertools.product(range(1, matrices.REGISTERS), repeat=2):
         if matrices.fit(rows, vectors) and vectors <= -(-contraction.lanes.size // matrices.LANES):
-            for box in boxes(contraction.rows, matrices.ROWS * rows):
-                if cost(contraction, isa, box, vectors, True) < math.inf:
-                    yield box, vectors
+            yield from ((box, vectors) for box in boxes(contraction.rows, matrices.ROWS * rows))
 
 
 def boxes(rows: tuple[Dim, ...], most: int) -> Iterator[tuple[int, ...]]:
@@ -169,11 +170,10 @@ def parts(n: int, most: int) -> list[int]:
 
 
 def completed(
-    contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, in_matrices: bool = False
+    contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, in_matrices: bool, cycles: float
 ) -> Schedule:
-    """The schedule of a tile: everything that follows from it."""
+    """The schedule of a tile that costs so much: everything that follows from it."""
     packed = worth_packing(contraction, box, vectors * isa.lanes(contraction.kind))
-    cycles = cost(contraction, isa, box, vectors, in_matrices)
     if contraction.sums_batch:
         cycles, row_group, lane_group = weight_groups(contraction, isa, box, vectors, cycles)
         lanes_first = False
