@@ -195,7 +195,7 @@ def worth_packing(contraction: Contraction, box: tuple[int, ...], width: int) ->
     return not contraction.sums_batch and contraction.lanes.a == 0 and contraction.lanes.size > width
 
 
-def cost(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, in_matrices: bool = False) -> float:
+def cost(contraction: Contraction, isa: ISA, box: tuple[int, ...], vectors: int, in_matrices: bool) -> float:
     """Cycles for one image: a machine that does two FMAs and two loads a cycle, and each result four cycles later."""
     t = Text("model")
     cycles = 0.0
