@@ -28,7 +28,7 @@ def evaluate(
     """
     loaded = load_run(run)
     images = loaded.config.load_data().test
-    result = test(loaded.model, loaded.config.preprocessing(images.x), images.y)
+    result = test(loaded.model, loaded.config.preprocessing(images.read()), images.y)
     if as_json:
         values = {
             "accuracy": result.accuracy,

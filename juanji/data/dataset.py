@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,19 +15,57 @@ from juanji.graph import Array
 Change = Callable[[Array, Array], Array]
 
 
+class Pixels(Protocol):
+    """Images (N, H, W, C) that need not be in memory: an array, a mapped file, or a decoder of image files.
+
+    `pixels[indices]` reads those images, (n, H, W, C), of the same dtype.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, chosen: Any, /) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Some of the images, which are read when they are asked for."""
+
+    pixels: Pixels
+    chosen: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.chosen), *self.pixels.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.pixels.dtype
+
+    def __getitem__(self, chosen: Any, /) -> Array:
+        return self.pixels[self.chosen[chosen]]
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images x (N, H, W, C), float32 in 0…1, and their labels y (N,), int64. Raises DataError for anything else."""
+    """Images x (N, H, W, C), bytes or float32 in 0…1, and their labels y (N,), int64.
 
-    x: Array
+    x may be anything that reads them when they are asked for, `Pixels`; `read` gives them in 0…1. Raises DataError for
+    anything else.
+    """
+
+    x: Pixels
     y: Array
 
     def __post_init__(self) -> None:
-        if self.x.ndim != 4 or self.x.dtype != np.float32 or self.y.dtype != np.int64:
+        if len(self.x.shape) != 4 or self.x.dtype not in (np.uint8, np.float32) or self.y.dtype != np.int64:
             raise DataError(
                 "these arrays are not labelled images",
                 received=f"x {self.x.dtype}{list(self.x.shape)}, y {self.y.dtype}{list(self.y.shape)}",
-                rule="x (N, H, W, C) of float32, y (N,) of int64",
+                rule="x (N, H, W, C) of float32 or uint8, y (N,) of int64",
             )
         if self.y.shape != self.x.shape[:1]:
             raise DataError(
@@ -35,7 +73,8 @@ class Images:
                 received=f"{self.x.shape[0]} images, labels of shape {self.y.shape}",
                 rule="x (N, H, W, C), y (N,)",
             )
-
+        if not isinstance(self.x, np.ndarray) or self.x.dtype == np.uint8:
+            return
         if self.x.size and not (self.x.min() >= 0 and self.x.max() <= 1):
             raise DataError(
                 "these arrays are not labelled images",
@@ -48,13 +87,22 @@ class Images:
         return len(self.y)
 
     def __getitem__(self, chosen: Any) -> Images:
-        """Some of the images, by a slice, a mask or an array of indices."""
-        return Images(self.x[chosen], self.y[chosen])
+        """Some of the images, by a slice, a mask or an array of indices. None is read from a file yet."""
+        if type(self.x) is np.ndarray:
+            return Images(self.x[chosen], self.y[chosen])
+        return Images(Selected(self.x, np.arange(len(self))[chosen]), self.y[chosen])
+
+    def read(self, chosen: Any = slice(None)) -> Array:
+        """Some of the images, all by default, as float32 (n, H, W, C) in 0…1."""
+        x = self.x[chosen]
+        return x if x.dtype == np.float32 else x.astype(np.float32) * np.float32(1 / 255)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A name, a part to train on, a part that is held out for testing, and the names of the classes.
+
+    val  a part that is looked at during training, for choices such as when to stop; often there is none
 
     Raises DataError where there is nothing to train on, or a label without a class.
     """
@@ -63,11 +111,12 @@ class Dataset:
     train: Images
     test: Images
     classes: tuple[str, ...]
+    val: Images | None = None
 
     def __post_init__(self) -> None:
         if not len(self.train):
             raise DataError(f"the dataset {self.name!r} is empty", received="no training image", rule="at least one")
-        for part in (self.train, self.test):
+        for part in filter(None, (self.train, self.val, self.test)):
             wrong = part.y[(part.y < 0) | (part.y >= len(self.classes))]
             if wrong.size:
                 raise DataError(
@@ -118,7 +167,7 @@ def batches(
     draws = random.uniform(random.state(seed, "data/change", epoch), (len(images), 8)) if change else None
 
     def batch(chosen: Array) -> tuple[Array, Array]:
-        x = images.x[chosen]
+        x = images.read(chosen)
         return x if change is None or draws is None else change(x, draws[chosen]), images.y[chosen]
 
     return (batch(order[i : i + size]) for i in range(0, len(order), size))

@@ -11,6 +11,9 @@ from juanji.data.dataset import Images
 from juanji.data.images import read_image
 from juanji.graph import Array
 
+BLOCK = 256  # images that are read at a time
+FLAT = 1e-6  # a standard deviation that is only rounding
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -25,9 +28,13 @@ class Preprocessing:
     def of(cls, images: Images) -> Preprocessing:
         """That of a training part: its size, and what gives its channels mean 0 and variance 1."""
         _, height, width, channels = images.x.shape
-        mean = images.x.mean(axis=(0, 1, 2), dtype=np.float64)
-        std = images.x.std(axis=(0, 1, 2), dtype=np.float64)
-        std[std == 0] = 1  # a channel of one value has nothing to scale
+        count, total, squares = 0, np.zeros(channels), np.zeros(channels)
+        for start in range(0, len(images), BLOCK):
+            x = images.read(slice(start, start + BLOCK)).reshape(-1, channels).astype(np.float64)
+            count, total, squares = count + len(x), total + x.sum(axis=0), squares + (x * x).sum(axis=0)
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean * mean, 0))
+        std[std < FLAT] = 1  # a channel of one value has nothing to scale
         return cls((height, width), channels, tuple(mean.tolist()), tuple(std.tolist()))
 
     def __call__(self, x: Array) -> Array:

@@ -211,7 +211,7 @@ def test(model: Module, dataset: Dataset, preprocessing: Preprocessing) -> tuple
     """Loss and accuracy on the test images, None where there are none."""
     if not len(dataset.test):
         return None, None
-    result = evaluate(model, preprocessing(dataset.test.x), dataset.test.y)
+    result = evaluate(model, preprocessing(dataset.test.read()), dataset.test.y)
     return result.loss, result.accuracy
 
 

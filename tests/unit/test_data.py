@@ -274,3 +274,44 @@ def test_formats_whose_decoders_run_programs_are_not_opened(tmp_path):
     Image.fromarray(WIDE).save(tmp_path / "x.eps")
     with pytest.raises(DataError, match=r"x\.eps: the image cannot be read[\s\S]*PNG, JPEG"):
         read_image(tmp_path / "x.eps")
+
+
+class Lazy:
+    """Pixels that are not an array, and remember what was read."""
+
+    def __init__(self, x):
+        self.x, self.read = x, []
+
+    shape = property(lambda self: self.x.shape)
+    dtype = property(lambda self: self.x.dtype)
+
+    def __getitem__(self, chosen):
+        self.read.append(chosen)
+        return self.x[chosen]
+
+
+def test_bytes_are_images():
+    x = np.arange(256, dtype=np.uint8).reshape(64, 2, 2, 1)
+    images = Images(x, np.arange(64))
+    assert images.read([1])[0, 0, 0, 0] == np.float32(4 / 255)
+    assert images.read().dtype == np.float32
+    assert images.read().max() == 1
+
+
+def test_parts_of_images_that_are_not_in_memory_are_read_when_asked_for():
+    pixels = Lazy(np.random.default_rng(0).integers(0, 256, (9, 2, 2, 3), np.uint8))
+    part = Images(pixels, np.arange(9))[np.array([7, 2, 5])][1:]
+    assert len(part) == 2
+    assert part.y.tolist() == [2, 5]
+    assert not pixels.read
+    assert np.array_equal(part.x[np.array([1])], pixels.x[[5]])
+    assert [x.shape for x, _ in batches(part, 2, shuffle=False)] == [(2, 2, 2, 3)]
+
+
+def test_the_mean_and_deviation_are_taken_a_block_at_a_time():
+    x = np.random.default_rng(0).random((600, 3, 2, 2), np.float32)
+    x[..., 1] = 0.3
+    shown = Preprocessing.of(Images(Lazy(x), np.zeros(600, np.int64)))
+    assert np.allclose(shown.mean, x.mean(axis=(0, 1, 2), dtype=np.float64))
+    assert shown.std[0] == pytest.approx(x[..., 0].std(dtype=np.float64))
+    assert shown.std[1] == 1
