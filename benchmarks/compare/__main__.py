@@ -47,7 +47,8 @@ class Bench:
         frameworks = [cases.JUANJI, cases.TORCH, cases.COMPILED]
         if self.is_wanted("first step"):
             rows = {each.name: measure.first_steps(each, self.threads, cases.STEP) for each in frameworks}
-            yield report.section(f"First step, {STEP}, s", ["cold cache", "warm cache"], rows, scale=1)
+            columns = ["cold cache", "warm cache", "next step", "warm beyond next"]
+            yield report.section(f"First step, {STEP}, s", columns, rows, scale=1)
         if self.is_wanted("memory"):
             peaks = {
                 each.name: [measure.alone(one, self.threads, "memory", cases.STEP) for one in (each, bfloat16)]

@@ -35,7 +35,8 @@ class Process:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.compare.child", configuration.backend, json.dumps(settings)],
             cwd=ROOT,
-            env={**os.environ, **counts, **environment},
+            # Installed packages have their modules as bytecode; juanji's are to be kept as such, too.
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **counts, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -98,10 +99,18 @@ def alone(configuration: Configuration, threads: int, do: str, case: Case, **env
 
 
 def first_steps(configuration: Configuration, threads: int, case: Case) -> list[Result]:
-    """The time of the first run in a fresh process: with an empty cache, and with what that one left there."""
+    """The times of the first run in a fresh process, with an empty cache and with what that one left there; of the run
+    that follows, and how much longer the first one took than that."""
     with tempfile.TemporaryDirectory() as cache:
         places = {"JUANJI_CACHE": cache, "TORCHINDUCTOR_CACHE_DIR": cache}
-        return [alone(configuration, threads, "first", case, **places) for _ in range(2)]
+        cold = alone(configuration, threads, "first", case, **places)
+        with processes([configuration], threads, **places) as (process,):
+            replies = process.ask("first", case=asdict(case)), process.ask("repeat")
+    errors = [reply["error"] for reply in replies if "error" in reply]
+    if errors:
+        return [cold, *errors[:1] * 3]
+    first, following = (reply["seconds"] for reply in replies)
+    return [cold, first, following, first - following]
 
 
 def scaling(configurations: Sequence[Configuration], case: Case, repetitions: int) -> list[list[Result]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -39,6 +40,7 @@ class Plan:
         remake(draft, self.lasting())
         self.offsets, self.peak = arranged(self.calls, draft.sizes, self.lasting())
         self.arena = platform.allocate(max(self.peak, 1))
+        self.base = self.arena.address
         self.flag = state.aligned((1,), np.dtype(np.uint8))
         self.homes = {key: state.home(cell) for key, cell in draft.homes.items()}
         self.fill_constants()
@@ -64,10 +66,7 @@ class Plan:
         """What stands in a slot of a call's arguments."""
         if isinstance(slot, tuple) and slot[0] == "number":
             _, dtype, value = slot
-            word = np.zeros(8, np.uint8)
-            data = np.asarray(value, dtype).tobytes()
-            word[: len(data)] = np.frombuffer(data, np.uint8)
-            return int(word.view(np.int64)[0])
+            return int.from_bytes(np.asarray(value, dtype).tobytes().ljust(8, b"\0"), sys.byteorder, signed=True)
         if isinstance(slot, tuple) and slot[0] == "count":
             return int(slot[1])
         if slot == FLAG:
@@ -76,7 +75,7 @@ class Plan:
             return self.homes[slot].address
         if slot in self.given:
             return 0  # `bind` puts it in
-        start = self.arena.address + self.offsets[slot]
+        start = self.base + self.offsets[slot]
         known = self.draft.layouts.get(slot)
         return start + (known.origin * known.itemsize if known else 0)
 
@@ -204,27 +203,28 @@ def arranged(calls: Iterable[Call], sizes: dict[Any, int], lasting: set[Any]) ->
     """
     first: dict[Any, int] = {}
     last: dict[Any, int] = {}
-    for call in calls:
+    for call in sorted(calls, key=lambda call: call.level):
         for key in (*call.reads, *call.writes):
-            first[key] = min(first.get(key, call.level), call.level)
-            last[key] = max(last.get(key, call.level), call.level)
+            first.setdefault(key, call.level)
+            last[key] = call.level
     end = max(last.values(), default=0) + 1
     for key in sizes:
         if key in lasting or key not in first:
             first[key], last[key] = 0, end
     offsets: dict[Any, int] = {}
-    placed: list[tuple[int, int, Any]] = []
+    placed: list[tuple[int, int, int, int]] = []  # where buffers begin and end, in bytes and in levels
     peak = 0
     for key in sorted(sizes, key=lambda key: -sizes[key]):
         size = -(-(sizes[key] + LINE) // LINE) * LINE
-        start = LINE
-        for low, high, other in placed:
-            if last[other] < first[key] or last[key] < first[other]:
+        start, born, dead = LINE, first[key], last[key]
+        for low, high, since, until in placed:
+            if until < born or dead < since:
                 continue
             if low - start >= size:
                 break
-            start = max(start, high)
+            if high > start:
+                start = high
         offsets[key] = start
-        bisect.insort(placed, (start, start + size, key), key=lambda each: each[:2])
+        bisect.insort(placed, (start, start + size, born, dead))
         peak = max(peak, start + size)
     return offsets, peak

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -90,7 +90,7 @@ class Planner:
         values = list(self.program.writes.items())
         outputs = {id(self.fuser.root(x)) for x in self.program.outputs}
         candidates = {id(x): cell for cell, x in values if cell in self.program.cells and id(x) not in outputs}
-        once = {id(x) for _, x in values if sum(x is y for _, y in values) == 1}
+        once = {key for key, times in Counter(id(x) for _, x in values).items() if times == 1}
         read = {key for unit in self.units for key in unit.reads}
         settled: dict[int, int] = {}
         for unit in self.units:
@@ -314,31 +314,31 @@ def levelled(calls: list[Call]) -> None:
             readers[key].append(call)
     done: set[int] = set()
 
-    def before(call: Call) -> list[Call]:
-        own = call.writes
-        needed = [w for key in call.reads if key not in own for w in writers[key] if not overwrites(w, key)]
-        return needed + [r for key in own if overwrites(call, key) for r in readers[key] if r is not call]
-
-    def overwrites(call: Call, key: Any) -> bool:
-        return call.commits and key != FLAG
+    # What a call that commits writes, the flag aside, it overwrites: all that read the old value come before.
+    makers = {key: [call for call in found if not call.commits or key == FLAG] for key, found in writers.items()}
+    before: dict[int, list[Call]] = {}
+    for call in calls:
+        before[id(call)] = [w for key in call.reads - call.writes for w in makers.get(key, ())]
+        if call.commits:
+            before[id(call)] += [r for key in call.writes - {FLAG} for r in readers[key] if r is not call]
 
     order: list[Call] = []
     for start in calls:
         visit(start, before, done, order)
     for call in order:
-        call.level = max((other.level + 1 for other in before(call)), default=0)
+        call.level = max([other.level + 1 for other in before[id(call)]], default=0)
     for call in reversed(order):
-        if call.prepares or not before(call):
-            after = [r.level for key in call.writes for r in readers[key] if not overwrites(call, key)]
+        if call.prepares or not before[id(call)]:
+            after = [r.level for key in call.writes if not call.commits or key == FLAG for r in readers[key]]
             if after:
                 call.level = max(0, min(after) - 1)
 
 
-def visit(start: Call, before: Any, done: set[int], order: list[Call]) -> None:
+def visit(start: Call, before: dict[int, list[Call]], done: set[int], order: list[Call]) -> None:
     """Put `start` into the order, behind everything that comes before it."""
     if id(start) in done:
         return
-    stack = [(start, iter(before(start)))]
+    stack = [(start, iter(before[id(start)]))]
     done.add(id(start))
     while stack:
         call, rest = stack[-1]
@@ -348,4 +348,4 @@ def visit(start: Call, before: Any, done: set[int], order: list[Call]) -> None:
             stack.pop()
         else:
             done.add(id(following))
-            stack.append((following, iter(before(following))))
+            stack.append((following, iter(before[id(following)])))

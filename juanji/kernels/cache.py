@@ -36,8 +36,9 @@ def safe_folder() -> Path | None:
     """The folder, made if need be; None, with a warning, where others could write to it."""
     try:
         place = folder()
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        state = place.stat()
+        if not os.path.isdir(place):
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state = os.stat(place)
     except (OSError, RuntimeError):
         return None
     if os.name == "posix" and (state.st_uid != os.geteuid() or state.st_mode & 0o022):
@@ -59,7 +60,8 @@ def load(name: str) -> bytes | None:
     if place is None:
         return None
     try:
-        data = (place / name).read_bytes()
+        with open(os.path.join(place, name), "rb", buffering=0) as file:
+            data = file.readall()
     except OSError:
         return None
     start = len(MAGIC) + 32

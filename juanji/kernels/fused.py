@@ -80,14 +80,14 @@ class Signature:
             return self.seen[id(x)]
         self.seen[id(x)] = len(self.seen)
         if id(x) in self.writer.places and id(x) not in self.making:
-            return (x.shape, x.dtype.name, *self.place(self.writer.places[id(x)]))
+            return (x.shape, x.dtype.str, *self.place(self.writer.places[id(x)]))
         if x.has_value:
-            return (x.shape, x.dtype.name, x.array[(0,) * x.ndim].item())
+            return (x.shape, x.dtype.str, x.array[(0,) * x.ndim].item())
         node = self.writer.producers[id(x)]
         lower = node.record.lower
         known = str(lower["known"](node, self.writer.producers)) if "known" in lower else ""
         attrs = tuple((name, exact(value)) for name, value in node.attrs.items())
-        return (node.name, known, attrs, x.shape, x.dtype.name, *map(self.of, node.inputs))
+        return (node.name, known, attrs, x.shape, x.dtype.str, *map(self.of, node.inputs))
 
 
 def exact(value: Any) -> str:
