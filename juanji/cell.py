@@ -13,6 +13,7 @@ from juanji.graph import Array
 from juanji.tensor import DType, DTypeLike, Tensor
 
 Initialiser = Callable[[Array, tuple[int, ...], DType], Array]
+EDITS = [0]  # how often an attribute of any stateful object was given something new; values of cells do not count
 
 
 class Cell:
@@ -124,14 +125,16 @@ class Stateful:
         return self
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._cells and not isinstance(value, Cell | Stateful):
+            self._cells[name].write(value)
+            return
+        EDITS[0] += 1
         if isinstance(value, Cell | Stateful):
             place: dict[str, Any] = self._cells if isinstance(value, Cell) else self._children
             if name not in place:  # what is replaced keeps its place in the order
                 self._forget(name)
             place[name] = value
             self._settle(self.place)
-        elif name in self._cells:
-            self._cells[name].write(value)
         elif isinstance(value, list | tuple | dict) and any(isinstance(x, Cell | Stateful) for x in tree.leaves(value)):
             raise ArgumentError(
                 f"{type(self).__name__}.{name}: a {type(value).__name__} hides the modules in it",
@@ -150,6 +153,7 @@ class Stateful:
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def _forget(self, name: str) -> bool:
+        EDITS[0] += 1
         places: list[dict[str, Any]] = [self._cells, self._children, self.__dict__]
         return any([place.pop(name, None) is not None for place in places])  # noqa: C419 (every place, not the first)
 

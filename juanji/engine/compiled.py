@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from juanji import recording, tree
+from juanji import recording
+from juanji.cell import EDITS
 from juanji.engine import state
 from juanji.engine.door import Door, signature
 from juanji.errors import ArgumentError, NonFiniteError, unknown_name
-from juanji.graph import Graph, is_array
+from juanji.graph import Graph
 from juanji.kernels import isa as isas
 from juanji.tensor import Tensor, trace
 
@@ -68,13 +69,14 @@ class Compiled:
         return plan
 
     def lookup(self, args: Any) -> tuple[Any, list[Any]]:
-        arrays = [x.array if isinstance(x, Tensor) else np.asarray(x) for x in tree.leaves(args) if is_array(x)]
-        door, plan = self.known(args)
+        found: list[Any] = []
+        door, plan = self.known(args, signature(args, found))
+        arrays = [x.array if isinstance(x, Tensor) else np.asarray(x) for x in found]
         door.check(arrays)
         return plan, arrays
 
-    def known(self, args: Any) -> tuple[Door, Any]:
-        entries = self.plans.setdefault(signature(args), [])
+    def known(self, args: Any, key: Any) -> tuple[Door, Any]:
+        entries = self.plans.setdefault(key, [])
         for modes, door, plan in entries:
             if modes.hold():
                 return door, plan
@@ -118,15 +120,19 @@ class Modes:
         self.modes = [(owner, owner.training) for owner in owners.values() if hasattr(owner, "training")]
         self.parts = [(owner, parts_of(owner)) for owner in owners.values() if hasattr(owner, "_children")]
         self.homes = [(cell, plan.homes[key]) for key, cell in plan.draft.homes.items()]
+        self.edits, self.held = EDITS[0], True
 
     def hold(self) -> bool:
-        return (
-            all(owner.training is mode for owner, mode in self.modes)
-            and all(parts_of(owner) == parts for owner, parts in self.parts)
-            and all(
-                home.version == cell.version or (home.array.dtype == cell.dtype and state.HOMES.get(cell) is home)
-                for cell, home in self.homes
-            )
+        if self.edits != EDITS[0]:
+            self.edits, self.held = EDITS[0], self.same_modules()
+        return self.held and all(
+            home.version == cell.version or (home.array.dtype == cell.dtype and state.HOMES.get(cell) is home)
+            for cell, home in self.homes
+        )
+
+    def same_modules(self) -> bool:
+        return all(owner.training is mode for owner, mode in self.modes) and all(
+            parts_of(owner) == parts for owner, parts in self.parts
         )
 
 

@@ -19,14 +19,18 @@ from juanji.tensor import Tensor
 Check = Callable[[Node, Tensor], object]
 
 
-def signature(argument: Any) -> Any:
-    """What a plan depends on in an argument, as a key: containers, shapes, dtypes, and the values of all else."""
+def signature(argument: Any, arrays: list[Any]) -> Any:
+    """What a plan depends on in an argument, as a key: containers, shapes, dtypes, and the values of all else.
+
+    Tensors and arrays are put at the end of `arrays`.
+    """
     if is_array(argument):
+        arrays.append(argument)
         return argument.shape, argument.dtype
     if isinstance(argument, dict):
-        return dict, tuple((key, signature(value)) for key, value in argument.items())
+        return dict, tuple([(key, signature(value, arrays)) for key, value in argument.items()])
     if isinstance(argument, list | tuple):
-        return type(argument), *map(signature, argument)
+        return type(argument), *[signature(value, arrays) for value in argument]
     if isinstance(argument, slice):  # which Python hashes only since 3.12
         return slice, argument.start, argument.stop, argument.step
     if not argument.__hash__:

@@ -43,6 +43,7 @@ class Plan:
         self.base = self.arena.address
         self.flag = state.aligned((1,), np.dtype(np.uint8))
         self.homes = {key: state.home(cell) for key, cell in draft.homes.items()}
+        self.commits = [(cell, state.home(cell)) for cell in draft.commits]
         self.fill_constants()
         self.given = {id(x): number for number, x in enumerate(draft.program.inputs)}
         self.entrances: list[tuple[Array, int, int]] = []
@@ -144,8 +145,8 @@ class Plan:
             pool.run(self.table)
         finally:  # Ctrl-C is raised when the step is done, and the cells have to know of it
             if self.flag[0]:
-                for cell in self.draft.commits:
-                    state.written(cell, state.HOMES[cell])
+                for cell, home in self.commits:
+                    state.written(cell, home)
         return bool(self.flag[0])
 
     def results(self) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from juanji.checks import nonnegative, one_of, positive, share
 from juanji.errors import DTypeError, ShapeError
-from juanji.graph import Composite
+from juanji.graph import Array, Composite
 from juanji.ops._geometry import away, floating
 from juanji.ops.activation import log_softmax
 from juanji.ops.elementwise import astype, broadcast_to, where
@@ -19,6 +19,7 @@ from juanji.ops.reduction import mean, sum
 from juanji.tensor import DTypeLike, Tensor, composite
 
 IGNORED = -100
+UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"mean": mean, "sum": sum, "none": lambda loss: loss}
 
 
@@ -29,7 +30,7 @@ def check_labels(name: str, labels: Tensor, classes: int, ignored: int | None = 
     """Raise unless the labels are whole numbers and, where they have values, classes."""
     if labels.dtype.kind not in "iu":
         raise DTypeError(f"{name}: labels are whole numbers", received=str(labels.dtype), fix='labels.astype("int64")')
-    if not labels.has_value:
+    if not labels.has_value or within(labels.array, classes):
         return
     outside = labels.array[(labels.array < 0) | (labels.array >= classes)]
     outside = outside if ignored is None else outside[outside != ignored]
@@ -40,6 +41,11 @@ def check_labels(name: str, labels: Tensor, classes: int, ignored: int | None = 
             rule=f"0 … {classes - 1}" + ("" if ignored is None else f", or {ignored} to be ignored"),
             fix="count classes from 0",
         )
+
+
+def within(numbers: Array, count: int) -> bool:
+    """Whether whole numbers all lie in 0 … count − 1. As unsigned ones, negative ones are large: one look does."""
+    return not numbers.size or bool(numbers.view(UNSIGNED[numbers.itemsize]).max() < count)
 
 
 def hits(labels: Tensor, classes: int) -> Tensor:
