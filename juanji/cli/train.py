@@ -9,7 +9,7 @@ import typer
 
 from juanji.cli.options import settings
 from juanji.errors import NonFiniteError
-from juanji.train import Epoch, Recipe, Session, Step
+from juanji.train import Callback, Epoch, Recipe, Session, Step, Trainer
 
 
 def train(
@@ -105,19 +105,20 @@ def run(session: Session, quiet: bool) -> None:
     with Progress(*shown, TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task(f"epoch 1/{epochs}", total=None, result="")
 
-        def on_step(step: Step) -> None:
-            bar.update(
-                task,
-                total=epochs * step.of,
-                completed=(step.epoch - 1) * step.of + step.number,
-                description=f"epoch {step.epoch}/{epochs}  step {step.number}/{step.of}",
-                result=f"loss {step.loss:.3f}  accuracy {step.accuracy:.1%}",
-            )
+        class Shown(Callback):
+            def on_step(self, trainer: Trainer, step: Step) -> None:
+                bar.update(
+                    task,
+                    total=epochs * step.of,
+                    completed=(step.epoch - 1) * step.of + step.number,
+                    description=f"epoch {step.epoch}/{epochs}  step {step.number}/{step.of}",
+                    result=f"loss {step.loss:.3f}  accuracy {step.accuracy:.1%}",
+                )
 
-        def on_epoch(epoch: Epoch) -> None:
-            console.print(line(epoch, epochs), highlight=False, soft_wrap=True)
+            def on_epoch(self, trainer: Trainer, epoch: Epoch) -> None:
+                console.print(line(epoch, epochs), highlight=False, soft_wrap=True)
 
-        session.train(on_step, on_epoch)
+        session.train([Shown()])
 
 
 def anew(session: Session) -> str:

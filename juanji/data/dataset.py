@@ -148,12 +148,14 @@ def batches(
     epoch: int = 0,
     shuffle: bool = True,
     change: Change | None = None,
+    start: int = 0,
 ) -> Iterator[tuple[Array, Array]]:
     """Go through the images once: x (n, H, W, C) and y (n,) with n = size, the last batch smaller where need be.
 
     seed, epoch  fix the order (and the changes), and nothing else does: there is no hidden generator
     change       `(x, draws)` returns x changed, by numbers `draws` (n, 8) in [0, 1) that belong to each image and
                  epoch, whatever the order; see `Jitter`
+    start        the number of the first batch to give, counted from 0; what comes from it on is what always does
 
     Raises ArgumentError for a size under 1 and DataError for no images, before the first batch is asked for.
     """
@@ -170,4 +172,4 @@ def batches(
         x = images.read(chosen)
         return x if change is None or draws is None else change(x, draws[chosen]), images.y[chosen]
 
-    return (batch(order[i : i + size]) for i in range(0, len(order), size))
+    return (batch(order[i : i + size]) for i in range(start * size, len(order), size))

@@ -13,6 +13,8 @@ from juanji.errors import DataError
 def write_atomically(path: str | Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file whole or not at all: under another name first, then put in its place.
 
+    When it returns, the file is on the disk under its name, so that not even a loss of power takes it back.
+
     content  the bytes, or parts of them in order
 
     Raises DataError, naming the file, where that cannot be done.
@@ -25,6 +27,7 @@ def write_atomically(path: str | Path, content: bytes | Iterable[bytes]) -> None
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        settle(path.parent)
     except OSError as error:
         raise DataError(
             f"{path}: the file cannot be written",
@@ -34,3 +37,14 @@ def write_atomically(path: str | Path, content: bytes | Iterable[bytes]) -> None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def settle(folder: Path) -> None:
+    """Have the names in a folder on the disk. Windows has no such call, and does not need it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -72,9 +72,9 @@ class Adam(Optimizer):
         self.betas, self.eps = (float(beta1), float(beta2)), eps
         super().__init__(model, lr, weight_decay=weight_decay)
 
-    def factors(self, dtype: DType) -> Factors:
+    def factors(self, dtype: DType, multiplier: float = 1.0) -> Factors:
         """With t updates done, lr/(1 − β₁ᵗ) and √(1 − β₂ᵗ): running means that began at 0 fall short by 1 − βᵗ."""
-        factors, updates = super().factors(dtype), self.updates.astype("float64")
+        factors, updates = super().factors(dtype, multiplier), self.updates.astype("float64")
         first, second = ((1 - beta**updates).astype(dtype) for beta in self.betas)
         return factors | {"corrected rate": factors["rate"] / first, "scale": sqrt(second)}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from juanji.cell import Cell, Stateful
@@ -30,10 +31,12 @@ class Optimizer(Stateful):
     """Base of the optimisers. A subclass names its `slots` and defines `step`, the formula for one parameter.
 
     The learning rate (`lr`, which can be assigned), the number of updates done (`updates`) and the slots are cells, so
-    an optimiser can be traced, compiled, saved and restored like a module.
+    an optimiser can be traced, compiled, saved and restored like a module. `multipliers`, {path: factor}, which is
+    empty at first, gives single parameters a learning rate of their own, that many times `lr`; see `multiplied`.
     """
 
     slots: tuple[str, ...] = ()
+    multipliers: Mapping[str, float] = {}  # noqa: RUF012 (replaced, never changed)
 
     def __init__(self, model: Stateful, lr: float, *, weight_decay: float = 0.0) -> None:
         name = self.class_name
@@ -56,10 +59,11 @@ class Optimizer(Stateful):
         for slot in self.slots:
             setattr(self, slot, Slot(parameters))
 
-    def update(self, model: Stateful, grads: Mapping[str, Tensor]) -> None:
+    def update(self, model: Stateful, grads: Mapping[str, Tensor], frozen: Collection[str] = ()) -> None:
         """One step: write new values to the model's parameters and to the slots.
 
-        grads  `{name: Tensor}` over the model's parameters, as `value_and_grad` gives them
+        grads   `{name: Tensor}` over the model's parameters, as `value_and_grad` gives them
+        frozen  parameters that stay as they are, weight decay or not, as do their slots
 
         Raises ArgumentError that lists every missing, unknown and misshapen name; nothing is changed then.
         """
@@ -67,18 +71,21 @@ class Optimizer(Stateful):
         self._check({path: cell.shape for path, cell in cells.items()}, "the model's parameters")
         self._check({path: tuple(g.shape) for path, g in grads.items()}, "the gradients")
         self.updates = self.updates + 1
-        factors = {dtype: self.factors(dtype) for dtype in dict.fromkeys(cell.dtype for cell in cells.values())}
+        cells = {path: cell for path, cell in cells.items() if path not in frozen}
+        kinds = {path: (cell.dtype, self.multipliers.get(path, 1.0)) for path, cell in cells.items()}
+        factors = {kind: self.factors(*kind) for kind in dict.fromkeys(kinds.values())}
         for path, cell in cells.items():
             slots = {slot: getattr(self, slot)[path] for slot in self.slots}
             remembered = {slot: place.read() for slot, place in slots.items()}
-            value, remembered = self.step(cell.read(), grads[path], remembered, factors[cell.dtype])
+            value, remembered = self.step(cell.read(), grads[path], remembered, factors[kinds[path]])
             cell.write(value)
             for slot, place in slots.items():
                 place.write(remembered[slot])
 
-    def factors(self, dtype: DType) -> Factors:
+    def factors(self, dtype: DType, multiplier: float = 1.0) -> Factors:
         """The numbers in the formula that are the same for all parameters of a dtype, in that: the learning rate."""
-        return {"rate": self.lr.astype(dtype)}
+        rate = self.lr if multiplier == 1 else self.lr * multiplier
+        return {"rate": rate.astype(dtype)}
 
     def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
         """The parameter after one step along its gradient g, and its slots."""
@@ -104,5 +111,28 @@ class Optimizer(Stateful):
 
     def __repr__(self) -> str:
         options = {key: value for key, value in vars(self).items() if key not in ("shapes", "slots") and key[0] != "_"}
+        options.pop("multipliers", None)  # which may be hundreds
         shown = ", ".join(f"{key}={value}" for key, value in options.items())
         return f"{self.class_name}(lr={float(self._cells['lr'].stored()):g}, {shown})"
+
+
+def multiplied(optimizer: Optimizer, patterns: Mapping[str, float]) -> Optimizer:
+    """The optimiser, with learning rates that many times as high for the parameters whose paths match a pattern.
+
+    patterns  {pattern: factor}, with * and ? as in file names: {"*.bn?.bias": 64.0}; the last that matches counts
+
+    Raises ArgumentError for a pattern that no parameter matches, or a factor that is not above 0.
+    """
+    found: dict[str, float] = {}
+    for pattern, factor in patterns.items():
+        positive("learning-rate multiplier", **{pattern: factor})
+        paths = fnmatch.filter(optimizer.shapes, pattern)
+        if not paths:
+            raise ArgumentError(
+                "learning-rate multiplier: no parameter matches",
+                received=repr(pattern),
+                rule=f"* and ? as in file names, of paths such as {', '.join([*optimizer.shapes][:3])}",
+            )
+        found |= dict.fromkeys(paths, float(factor))
+    optimizer.multipliers = found
+    return optimizer

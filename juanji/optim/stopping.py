@@ -27,10 +27,10 @@ class StoppingRule:
         positive("StoppingRule", epsilon=epsilon)
         self.epsilon = epsilon
         self.change = float("inf")
-        self._last: Mapping[str, Tensor] | None = None
+        self.last: Mapping[str, Tensor] | None = None
 
     def __call__(self, values: Mapping[str, Tensor]) -> bool:
-        if self._last is not None:
-            self.change = float(grad_norm({name: values[name] - old for name, old in self._last.items()}))
-        self._last = dict(values)
+        if self.last is not None:
+            self.change = float(grad_norm({name: values[name] - old for name, old in self.last.items()}))
+        self.last = dict(values)
         return self.change < self.epsilon

@@ -1,20 +1,27 @@
-"""Training: the loop, recipes, evaluation, and run folders."""
+"""Training: the loop, recipes, checkpoints, evaluation, and run folders."""
 
+from juanji.train.callback import Callback
 from juanji.train.evaluation import Evaluation, evaluate, predict
 from juanji.train.folder import Config, Run, load_run, save_run
-from juanji.train.loop import Epoch, Step, Trainer, fit
-from juanji.train.recipe import OPTIMIZERS, Recipe
+from juanji.train.history import Epoch, Step
+from juanji.train.recipe import OPTIMIZERS, SCHEDULES, Recipe
 from juanji.train.run import Session
+from juanji.train.stepper import Stepper
+from juanji.train.trainer import Saving, Trainer, fit
 
 __all__ = [
     "OPTIMIZERS",
+    "SCHEDULES",
+    "Callback",
     "Config",
     "Epoch",
     "Evaluation",
     "Recipe",
     "Run",
+    "Saving",
     "Session",
     "Step",
+    "Stepper",
     "Trainer",
     "evaluate",
     "fit",

@@ -21,10 +21,11 @@ from juanji.graph import Array
 from juanji.interop import load_weights, save_weights, write_atomically
 from juanji.nn.module import Module
 from juanji.train.evaluation import predict
-from juanji.train.loop import Epoch
+from juanji.train.history import Epoch
 from juanji.train.recipe import Recipe
 
 WEIGHTS, CONFIG, HISTORY, METRICS = "model.safetensors", "config.json", "history.csv", "metrics.json"
+CHECKPOINT = "checkpoint.safetensors"
 LARGEST = 10_000_000  # bytes of a configuration; the names of a thousand classes take thirty thousand
 
 
@@ -49,6 +50,20 @@ def empty_folder(path: Path) -> Path:
         )
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def begun(path: Path) -> bool:
+    """Whether there is a run in a folder that can be resumed. What is left of one that ended before it is removed.
+
+    The configuration is written after the first weights and the first checkpoint.
+    """
+    for leftover in path.glob(".*.tmp"):
+        leftover.unlink()
+    if (path / CONFIG).exists():
+        return True
+    for name in (WEIGHTS, CHECKPOINT):
+        (path / name).unlink(missing_ok=True)
+    return False
 
 
 def free_folder(parent: Path, name: str) -> Path:

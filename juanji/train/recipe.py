@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from juanji import optim
-from juanji.checks import counts, nonnegative, positive, share
+from juanji.checks import counts, fraction, nonnegative, one_of, positive, share, whole
 from juanji.data import Jitter
 from juanji.engine.compiled import PRECISIONS
-from juanji.errors import unknown_name
+from juanji.errors import ArgumentError, unknown_name
+from juanji.graph import Array
 from juanji.nn.module import Module
 from juanji.ops import cross_entropy
+from juanji.optim import schedules
 from juanji.tensor import Tensor
 
 # By name: how the optimiser is made, and a learning rate that suits it.
@@ -23,6 +27,14 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float]] = {
     "rmsprop": (optim.RMSprop, 1e-3),
     "sgd": (functools.partial(optim.SGD, momentum=0.9, nesterov=True), 2e-2),
 }
+# By name: the learning rates of so many steps, of which a share is for warming up.
+SCHEDULES: dict[str, Callable[[float, int, float], schedules.Schedule]] = {
+    "cosine": lambda lr, steps, warmup: schedules.cosine(lr, steps, warmup=min(int(warmup * steps), steps - 1)),
+    "one_cycle": lambda lr, steps, warmup: schedules.one_cycle(lr, steps, rise=warmup),
+    "step": lambda lr, steps, warmup: schedules.stepwise(lr, every=-(-steps // 3)),
+    "constant": lambda lr, steps, warmup: schedules.constant(lr),
+}
+CLASS_WEIGHTS = ("none", "balanced")
 JITTER = Jitter(shift=0.1, turn=12, zoom=0.12, slant=0.12)
 
 
@@ -34,13 +46,29 @@ class Recipe:
 
     epochs           times through the training images
     batch            images a step
+    accumulate       parts of a batch whose gradients are added up before the step, each a share of its memory; the same
+                     step but for batch normalisation, which sees the parts, and dropout
     optimizer        "adamw", "adam", "rmsprop" or "sgd" (Nesterov momentum 0.9)
     lr               the highest learning rate; None for the optimiser's own
-    warmup           part of all steps in which the learning rate rises, before it falls along half a cosine
+    lr_multipliers   ((pattern, factor), …): parameters with a learning rate of their own, `optim.multiplied`
+    schedule         "cosine" rises and falls along half a cosine, "one_cycle" starts and ends lower, "step" falls to a
+                     tenth after each third of the steps, "constant"
+    warmup           part of all steps in which the learning rate of "cosine" and "one_cycle" rises
     weight_decay     λ of the optimiser
+    clip_norm        longest gradient, over all parameters; longer ones are scaled to it; 0 for any
+    ema              decay of a running mean of the weights, which is what is tested and saved; 0 for none
     label_smoothing  part of the target that is shared among all classes
+    class_weights    "balanced": every class counts the same in the loss, however many images it has; "none"
     jitter           random changes of the training images
+    freeze           what is not trained: a number of stages from the input on, paths with commas between, or "all" but
+                     the head; see `freezing.stages`
+    unfreeze_at      epochs before which frozen stages begin to be trained, one at each from the last on, and at the
+                     last epoch all that are left
+    patience         epochs without progress on the validation part after which to stop and go back to the best; 0
+                     never stops
     stop_epsilon     stop when the parameters change by less than this in an epoch (003, ε); 0 never stops
+    time_limit       seconds after which training has to be over, its schedule with it, however many epochs that
+                     makes, at most `epochs`; 0 for any
     precision        of activations, gradients and products: "float32", "bfloat16", or "auto", `juanji.compile`
     seed             fixes initial weights, order and changes of the images, dropout: the same seed, the same bits,
                      with the same NumPy on the same kind of processor, however many cores it has
@@ -50,25 +78,62 @@ class Recipe:
 
     epochs: int = 25
     batch: int = 64
+    accumulate: int = 1
     optimizer: str = "adamw"
     lr: float | None = None
+    lr_multipliers: tuple[tuple[str, float], ...] = ()
+    schedule: str = "cosine"
     warmup: float = 0.1
     weight_decay: float = 0.01
+    clip_norm: float = 0.0
+    ema: float = 0.0
     label_smoothing: float = 0.1
+    class_weights: str = "none"
     jitter: Jitter = JITTER
+    freeze: str = ""
+    unfreeze_at: tuple[int, ...] = ()
+    patience: int = 0
     stop_epsilon: float = 0.0
+    time_limit: float = 0.0
     precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
-        if self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
-        counts("training", epochs=self.epochs, batch=self.batch)
+        for kind, name, table in (
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("schedule", self.schedule, SCHEDULES),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if name not in table:
+                raise unknown_name(kind, name, table)
+        counts("training", epochs=self.epochs, batch=self.batch, accumulate=self.accumulate)
         positive("training", lr=self.rate)
         nonnegative("training", weight_decay=self.weight_decay, stop_epsilon=self.stop_epsilon)
+        nonnegative("training", clip_norm=self.clip_norm, patience=self.patience, time_limit=self.time_limit)
+        whole("training", patience=self.patience, seed=self.seed)
         share("training", warmup=self.warmup, label_smoothing=self.label_smoothing)
+        fraction("training", ema=self.ema)
+        one_of("training", "class_weights", self.class_weights, CLASS_WEIGHTS)
+        self.settle()
+
+    def settle(self) -> None:
+        """Take over what JSON has as lists, and check it."""
+        object.__setattr__(self, "unfreeze_at", tuple(self.unfreeze_at))
+        object.__setattr__(self, "lr_multipliers", tuple((str(p), float(factor)) for p, factor in self.lr_multipliers))
+        for epoch in self.unfreeze_at:
+            counts("training", unfreeze_at=epoch)
+        if self.unfreeze_at and not self.freeze:
+            raise ArgumentError(
+                "training: there is nothing to unfreeze",
+                received=f"unfreeze_at={self.unfreeze_at}, freeze=''",
+                fix='freeze="all", or leave unfreeze_at out',
+            )
+        if self.accumulate > self.batch:
+            raise ArgumentError(
+                "training: a batch has no such parts",
+                received=f"accumulate={self.accumulate}, batch={self.batch}",
+                rule="at least one image in each part",
+            )
 
     @property
     def rate(self) -> float:
@@ -77,14 +142,16 @@ class Recipe:
 
     def make_optimizer(self, model: Module) -> optim.Optimizer:
         make, _ = OPTIMIZERS[self.optimizer]
-        return make(model, lr=self.rate, weight_decay=self.weight_decay)
+        return optim.multiplied(make(model, lr=self.rate, weight_decay=self.weight_decay), dict(self.lr_multipliers))
 
-    def make_schedule(self, steps: int) -> Callable[[int], float]:
+    def make_schedule(self, steps: int) -> schedules.Schedule:
         """The learning rate of each of `steps` steps."""
-        return optim.schedules.cosine(self.rate, steps, warmup=min(int(self.warmup * steps), steps - 1))
+        return SCHEDULES[self.schedule](self.rate, steps, self.warmup)
 
-    def make_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
-        return functools.partial(cross_entropy, label_smoothing=self.label_smoothing)
+    def make_loss(self, images: Sequence[int] = ()) -> Objective:
+        """The loss. `images`, how many each class has, is needed where class_weights is "balanced"."""
+        weight = balanced(images) if self.class_weights == "balanced" else None
+        return Objective(self.label_smoothing, weight)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, with the learning rate that is meant by None."""
@@ -92,6 +159,41 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
-        values = {"precision": "float32", **values}  # which the first runs did not write
-        known = {field.name: values[field.name] for field in fields(cls)}
-        return cls(**{**known, "jitter": Jitter(**values["jitter"])})
+        """From what `to_dict` gave, in this version or an older one; what is left out has its default.
+
+        Raises UnknownNameError for anything that is no choice.
+        """
+        known = {field.name for field in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise unknown_name("choice of a training", name, known)
+        jitter = {"jitter": Jitter(**values["jitter"])} if "jitter" in values else {}
+        return cls(**{**values, **jitter})
+
+
+def balanced(images: Sequence[int]) -> Array:
+    """A weight for each class: N/(classes·n) with n of all N images, so that every class counts the same; float32.
+
+    A class without images has weight 0. As scikit-learn's class_weight="balanced" (King and Zeng, 2001).
+    """
+    n = np.asarray(images, np.float64)
+    weights: Array = np.divide(n.sum(), n * (n > 0).sum(), out=np.zeros_like(n), where=n > 0).astype(np.float32)
+    return weights
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Cross-entropy of logits (n, classes) with labels (n,), or with shares of the classes (n, classes).
+
+    weight  (classes,): how much each class counts
+    """
+
+    label_smoothing: float = 0.0
+    weight: Array | None = None
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(logits, labels, weight=self.weight, label_smoothing=self.label_smoothing)
+
+    def mass(self, labels: Array) -> float:
+        """What the mean over a batch is divided by: images, or their weights."""
+        return float(len(labels) if self.weight is None or labels.ndim > 1 else self.weight[labels].sum(dtype=float))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,32 @@ from typing import Any
 from juanji import data, models
 from juanji.data import Dataset, Preprocessing
 from juanji.engine.compiled import precision_here
-from juanji.interop import load_torch_weights
+from juanji.errors import DataError, JuanjiError
+from juanji.interop import load_weights
 from juanji.models.registry import entry
 from juanji.nn.module import Module
-from juanji.train.folder import Config, new_folder, save_run
-from juanji.train.loop import Epoch, Step, check_classes, fit, restore, snapshot
+from juanji.train.beginning import begin
+from juanji.train.callback import Callback
+from juanji.train.folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS, Config, begun, new_folder, read_config, save_run
+from juanji.train.folder import write_json
+from juanji.train.history import Epoch
 from juanji.train.recipe import Recipe
+from juanji.train.trainer import Saving, Trainer, check_classes
+from juanji.train.validation import with_validation
 
 
 @dataclass(eq=False)
-class Session:
-    """A run that is going on: `Session.start(...)`, then `session.train()`."""
+class Session(Callback):
+    """A run that is going on: `Session.start(...)` or `Session.resume(...)`, then `session.train()`.
+
+    It is a callback of its trainer, which saves the run after every epoch.
+    """
 
     path: Path
     config: Config
-    dataset: Dataset
-    model: Module
-    history: tuple[Epoch, ...] = ()
-    seconds: float = 0.0
-    interrupted: bool = False
+    trainer: Trainer
     begun_anew: tuple[str, ...] = ()
+    interrupted: bool = False
 
     @classmethod
     def start(
@@ -47,13 +53,14 @@ class Session:
 
         size     height and width of the images, the model's own by default
         options  of the model, as `models.create` takes them: {"stem": "small", "width": 0.5}
-        weights  a file, or hf:REPOSITORY, of weights to begin with, as `load_torch_weights` takes it; a classifier that
-                 does not fit, because it is for other classes, begins anew, and `begun_anew` names its parameters
+        weights  a run folder, a file, or hf:REPOSITORY, of weights to begin with; a classifier for other classes begins
+                 anew, and `begun_anew` names its parameters. See `beginning.begin`
 
         The run keeps the precision that the recipe's means on this machine.
         """
         recipe = replace(recipe, precision=precision_here(recipe.precision))
         dataset = data.load(data_name, entry(model_name)["input_size"] if size is None else size)
+        dataset = with_validation(dataset, recipe.seed) if recipe.patience else dataset
         height, width, channels = dataset.shape
         model = models.create(
             model_name,
@@ -63,54 +70,97 @@ class Session:
             seed=recipe.seed,
             **(options or {}),
         )
-        left = () if weights is None else load_torch_weights(model, weights, head=None)
+        left = () if weights is None else begin(model, weights, dataset.classes)
         preprocessing = Preprocessing.of(dataset.train)
-        check_classes(model, dataset, preprocessing)
+        trainer = Trainer(model, dataset, recipe, preprocessing=preprocessing)
         config = Config(model.config, dataset.name, dataset.classes, preprocessing, recipe, weights)
-        session = cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model, begun_anew=left)
+        session = cls(new_folder(f"{data_name}-{model_name}", out), config, trainer, left)
+        trainer.save(session.path / CHECKPOINT)
         session.save()
         return session
 
-    def train(
-        self,
-        on_step: Callable[[Step], None] = lambda step: None,
-        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    ) -> None:
-        """Train to the end, or until Ctrl-C, which leaves the state after the last whole epoch in the folder.
+    @classmethod
+    def resume(cls, path: str | Path) -> Session:
+        """The run in a folder where its last checkpoint left it, to end in the bits it would have ended in.
+
+        Raises DataError or WeightsError, naming the file, for a folder without a run or with a damaged one, and where
+        the images are not those it began with.
+        """
+        path = Path(path)
+        config = read_config(path / CONFIG)
+        begun(path)
+        if not (path / CHECKPOINT).exists():
+            raise DataError(
+                f"{path}: this run cannot be resumed",
+                received=f"no {CHECKPOINT} in it",
+                fix=f"begin another one with its weights: juanji train DATA --init {path}",
+            )
+        trainer = Trainer(config.create(), config.load_data(), config.recipe, preprocessing=config.preprocessing)
+        trainer.load(path / CHECKPOINT)
+        if trainer.progress.finished:
+            load_weights(trainer.model, path / WEIGHTS)
+        return cls(path, config, trainer)
+
+    @property
+    def model(self) -> Module:
+        return self.trainer.model
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.trainer.dataset
+
+    @property
+    def history(self) -> tuple[Epoch, ...]:
+        return self.trainer.progress.history
+
+    @property
+    def seconds(self) -> float:
+        return self.trainer.progress.seconds
+
+    def train(self, callbacks: Sequence[Callback] = (), *, every_steps: int = 0, every_seconds: float = 60.0) -> None:
+        """Train to the end, or until Ctrl-C, which leaves what there is in the folder, to be used and resumed.
+
+        every_steps, every_seconds  when to write the checkpoint, besides after every epoch; 0 for never
 
         The folder is written after every epoch. KeyboardInterrupt is passed on.
         """
-        begin = time.perf_counter()
-        # What belongs together changes in one assignment, so that no interrupt can come between.
-        whole = snapshot(self.model), self.history, self.seconds
-        preprocessing = self.config.preprocessing
+        self.trainer.callbacks = (self, *callbacks)
+        self.trainer.saving = Saving(self.path / CHECKPOINT, every_steps, every_seconds)
+        with self.noted():
+            for _ in self.trainer.run():
+                pass
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Whatever ends what is inside is passed on, once the folder says that it did."""
         try:
-            for epoch in fit(
-                self.model, self.dataset, self.config.recipe, preprocessing=preprocessing, on_step=on_step
-            ):
-                whole = snapshot(self.model), (*self.history, epoch), time.perf_counter() - begin
-                _, self.history, self.seconds = whole
-                self.save()
-                on_epoch(epoch)
-        except BaseException:
-            state, self.history, self.seconds = whole
-            restore(state)
+            yield
+        except BaseException as error:
             self.interrupted = True
-            self.save()
+            with contextlib.suppress(JuanjiError):  # the error that is under way says more
+                if isinstance(error, KeyboardInterrupt) and self.trainer.settled:
+                    self.trainer.keep()
+                write_json(self.path / METRICS, self.metrics())
             raise
+
+    def on_epoch(self, trainer: Trainer, row: Epoch) -> None:
+        self.save()
 
     def save(self) -> None:
         save_run(self.path, self.config, self.model, self.history, self.metrics())
 
     def metrics(self) -> dict[str, Any]:
-        last = self.history[-1] if self.history else None
+        last, best = self.history[-1] if self.history else None, self.trainer.progress.best
         return {
             "test_accuracy": last and last.test_accuracy,
             "test_loss": last and last.test_loss,
+            "val_accuracy": best.accuracy if best else last and last.val_accuracy,
+            "val_loss": best.loss if best else last and last.val_loss,
             "train_accuracy": last and last.train_accuracy,
             "train_loss": last and last.train_loss,
             "train_seconds": self.seconds,
             "epochs": len(self.history),
+            "best_epoch": best and best.epoch,
             "parameters": sum(tensor.size for tensor in self.model.parameters().values()),
             "seed": self.config.recipe.seed,
             "interrupted": self.interrupted,

@@ -428,7 +428,7 @@ def test_the_trainer_counts_auxiliary_heads():
     outputs = model(x)
     expected = float(nn.with_auxiliary(jj.cross_entropy)(outputs, y))
     model.initialise(0)
-    trainer = jj.train.Trainer(model, jj.optim.SGD(model, 1e-3), jj.cross_entropy)
+    trainer = jj.train.Stepper(model, jj.optim.SGD(model, 1e-3), jj.cross_entropy)
     images, labels = jj.Tensor(x), jj.Tensor(y)
     loss, right = trainer.update(images, labels)
     np.testing.assert_allclose(float(loss), expected, rtol=1e-5)

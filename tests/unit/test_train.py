@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import weakref
@@ -23,8 +24,8 @@ from juanji.nn.module import Module
 from juanji.ops import cross_entropy
 from juanji.optim import SGD
 from juanji.tensor import Tensor
-from juanji.train import Recipe, Session, Trainer, evaluate, fit, load_run, predict
-from juanji.train import run as train_run
+from juanji.train import Callback, Recipe, Session, Stepper, evaluate, fit, load_run, predict
+from juanji.train import folder
 from juanji.train.evaluation import inference
 
 
@@ -91,6 +92,14 @@ DATA = Dataset("bars", bars(), bars(13), ("upright", "lying"))
 RECIPE = Recipe(epochs=16, batch=4, jitter=Jitter(), label_smoothing=0.0, lr=0.03)
 
 
+class On(Callback):
+    """Calls functions of what happened."""
+
+    def __init__(self, **functions):
+        for name, function in functions.items():
+            setattr(self, name, lambda trainer, what, function=function: function(what))
+
+
 def bits(model):
     return {name: np.asarray(x).tobytes() for name, x in model.state_dict().items()}
 
@@ -98,7 +107,7 @@ def bits(model):
 @both
 def test_the_loss_falls_and_the_bars_are_learnt():
     steps = []
-    rows = list(fit(Net(), DATA, RECIPE, on_step=steps.append))
+    rows = list(fit(Net(), DATA, RECIPE, callbacks=[On(on_step=steps.append)]))
     assert rows[-1].train_loss < 0.2 * rows[0].train_loss
     assert rows[-1].test_accuracy == 1
     assert [row.epoch for row in rows] == list(range(1, 17))
@@ -199,11 +208,11 @@ def test_precisions(session, monkeypatch):
 def stepped(model, x, y=(0, 1)):
     """The error of one step, which must leave the model as it was."""
     before = bits(model)
-    trainer = Trainer(model, SGD(model, lr=0.5), cross_entropy)
+    stepper = Stepper(model, SGD(model, lr=0.5), cross_entropy)
     with pytest.raises(NonFiniteError) as caught:
-        trainer.step(np.asarray(x, np.float32), np.array(y), "step 7 (epoch 2, batch 3 of 4)")
+        stepper.step(np.asarray(x, np.float32), np.array(y), "step 7 (epoch 2, batch 3 of 4)")
     assert bits(model) == before
-    assert int(trainer.optimizer.updates) == 0
+    assert int(stepper.optimizer.updates) == 0
     return str(caught.value)
 
 
@@ -225,11 +234,11 @@ def test_an_update_out_of_range_is_refused(lr, scale):
     model = Net()
     model.out.weight = model.out.weight * scale
     before = bits(model)
-    trainer = Trainer(model, SGD(model, lr=lr), cross_entropy)
+    stepper = Stepper(model, SGD(model, lr=lr), cross_entropy)
     with pytest.raises(NonFiniteError, match=r"came out of the update of hidden\.weight\n  at        hidden\.weight"):
-        trainer.step(np.ones((2, 4, 4, 1), np.float32), np.array((0, 1)), "step 1")
+        stepper.step(np.ones((2, 4, 4, 1), np.float32), np.array((0, 1)), "step 1")
     assert bits(model) == before
-    assert int(trainer.optimizer.updates) == 0
+    assert int(stepper.optimizer.updates) == 0
 
 
 @both
@@ -287,14 +296,14 @@ def test_a_statistic_that_is_not_finite_is_found_in_the_layer():
 
 def test_training_goes_on_after_a_step_that_was_refused(backend):
     model = Net()
-    trainer = Trainer(model, SGD(model, lr=0.5), cross_entropy)
+    stepper = Stepper(model, SGD(model, lr=0.5), cross_entropy)
     x, y = DATA.train.x[:4], DATA.train.y[:4]
-    first, _ = trainer.step(x, y)
+    first, _ = stepper.step(x, y)
     with pytest.raises(NonFiniteError):
-        trainer.step(np.full_like(x, np.inf), y)
-    second, _ = trainer.step(x, y)
+        stepper.step(np.full_like(x, np.inf), y)
+    second, _ = stepper.step(x, y)
     assert second < first
-    assert int(trainer.optimizer.updates) == 2
+    assert int(stepper.optimizer.updates) == 2
 
 
 # Plans.
@@ -414,6 +423,7 @@ def test_a_run_leaves_everything_in_its_folder(session):
     assert run.path.as_posix() == "runs/bars-net-1"
     assert {p.name for p in run.path.iterdir()} == {
         "model.safetensors",
+        "checkpoint.safetensors",
         "config.json",
         "history.csv",
         "metrics.json",
@@ -429,6 +439,8 @@ def test_a_run_leaves_everything_in_its_folder(session):
         "epoch",
         "train_loss",
         "train_accuracy",
+        "val_loss",
+        "val_accuracy",
         "test_loss",
         "test_accuracy",
         "lr",
@@ -489,7 +501,7 @@ def interrupt_at(epoch, number):
 def test_an_interrupted_run_keeps_its_last_whole_epoch(session):
     run, whole = session(), []
     with pytest.raises(KeyboardInterrupt):
-        run.train(interrupt_at(3, 2), lambda epoch: whole.append(bits(run.model)))
+        run.train([On(on_step=interrupt_at(3, 2), on_epoch=lambda epoch: whole.append(bits(run.model)))])
     metrics = json.loads((run.path / "metrics.json").read_text())
     assert metrics["interrupted"]
     assert metrics["epochs"] == 2
@@ -505,26 +517,27 @@ def test_a_run_interrupted_in_its_first_epoch_is_readable(session):
     run = session()
     before = bits(run.model)
     with pytest.raises(KeyboardInterrupt):
-        run.train(interrupt_at(1, 2))
+        run.train([On(on_step=interrupt_at(1, 2))])
     metrics = json.loads((run.path / "metrics.json").read_text())
     assert (metrics["epochs"], metrics["test_accuracy"], metrics["interrupted"]) == (0, None, True)
     assert bits(load_run(run.path).model) == before
 
 
-@pytest.mark.parametrize("place", ["snapshot", "save_run"])
-def test_an_interrupt_between_epochs_leaves_files_that_belong_together(session, monkeypatch, place):
-    run, function, calls = session(), getattr(train_run, place), []
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send Ctrl-C to one process")
+@pytest.mark.parametrize("function", ["save_weights", "write_json"])
+def test_an_interrupt_between_files_leaves_files_that_belong_together(session, monkeypatch, function):
+    run, write, calls = session(), getattr(folder, function), []
 
     def interrupted(*args):
-        result = function(*args)
+        write(*args)
         calls.append(args)
         if len(calls) == 3:
-            raise KeyboardInterrupt
-        return result
+            os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(train_run, place, interrupted)
+    monkeypatch.setattr(folder, function, interrupted)
     with pytest.raises(KeyboardInterrupt):
         run.train()
+    assert len(run.history) == len(calls) // (1 if function == "save_weights" else 2)
     metrics = json.loads((run.path / "metrics.json").read_text())
     assert len((run.path / "history.csv").read_text().splitlines()) == metrics["epochs"] + 1
     loaded = load_run(run.path)

@@ -1,0 +1,34 @@
+"""What a network begins with: the weights of another run, or published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from juanji.errors import WeightsError
+from juanji.interop import load_torch_weights, read_metadata
+from juanji.nn.module import Module
+from juanji.train.folder import WEIGHTS
+
+
+def begin(model: Module, weights: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """Give a network, whose outputs are these classes, weights of another. Returns the paths that it has not got.
+
+    weights  a run folder, or what `load_torch_weights` takes: a file or hf:REPOSITORY
+
+    A classifier for other classes begins anew: that of a run whose classes have other names, and any that does not fit.
+    Raises what `load_torch_weights` raises.
+    """
+    file = str(Path(weights) / WEIGHTS) if Path(weights).is_dir() else weights
+    theirs = classes_of(file)
+    return load_torch_weights(model, file, head=None if theirs in (None, list(classes)) else False)
+
+
+def classes_of(file: str) -> list[str] | None:
+    """The names of the classes that a file of juanji's gives; None for the files of others."""
+    if not file.endswith(".safetensors") or not Path(file).is_file():
+        return None
+    try:
+        return read_metadata(file).get("classes")
+    except WeightsError:  # which loading tells better
+        return None
