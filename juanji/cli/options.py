@@ -37,3 +37,19 @@ def value_of(text: str) -> Any:
         with contextlib.suppress(ValueError, SyntaxError):
             return read(text)
     return text
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds(command: str, option: str, text: str) -> float:
+    """`90s`, `10m` or `1.5h` as seconds. Raises ArgumentError for anything else."""
+    with contextlib.suppress(ValueError):
+        if text[-1:] in UNITS and 0 < (value := float(text[:-1]) * UNITS[text[-1]]) < float("inf"):
+            return value
+    raise ArgumentError(
+        f"{command}: bad {option}",
+        received=repr(text),
+        rule="a number above 0 and a unit: s, m or h",
+        fix=f"{option} 10m",
+    )

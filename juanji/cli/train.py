@@ -2,64 +2,126 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from juanji.cli.options import settings
-from juanji.errors import NonFiniteError
-from juanji.train import Callback, Epoch, Recipe, Session, Step, Trainer
+from juanji import data as datasets
+from juanji.cli.options import seconds, settings
+from juanji.errors import ArgumentError, NonFiniteError
+from juanji.train import OPTIMIZERS, SCHEDULES, Choices, Display, Facts, Session, TensorBoard
+from juanji.train.folder import begun, read_config
+from juanji.train.recipe import CLASS_WEIGHTS
+
+AUTO = "auto"
+
+
+def may(*names: str, help: str) -> Any:
+    """An option that may be left out."""
+    return typer.Option(*names, help=help, show_default=False)
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="A built-in dataset: digits.")],
-    model: Annotated[str, typer.Option(help="A network, by a name from `juanji models`.")] = "lenet5",
-    epochs: Annotated[int, typer.Option(help="Times through the training images.")] = Recipe.epochs,
-    batch: Annotated[int, typer.Option(help="Images a step.")] = Recipe.batch,
-    lr: Annotated[
-        float | None, typer.Option(help="Highest learning rate.  [default: 0.005, sgd 0.02, rmsprop 0.001]")
+    data: Annotated[
+        str | None, typer.Argument(help="A built-in dataset, such as digits; with --resume also a run.")
     ] = None,
-    optimizer: Annotated[str, typer.Option(help="adamw, adam, rmsprop or sgd (momentum 0.9).")] = Recipe.optimizer,
-    weight_decay: Annotated[float, typer.Option(help="Pull of the weights to 0.")] = Recipe.weight_decay,
-    stop_epsilon: Annotated[
-        float, typer.Option(help="Stop when the parameters change by less in an epoch; 0 never stops.")
-    ] = Recipe.stop_epsilon,
+    model: Annotated[str | None, may(help="A network, by a name from `juanji models`.")] = None,
     size: Annotated[
-        int | None, typer.Option(help="Height and width of the images, in pixels.  [default: the network's own]")
+        int | None, may("--size", "--image-size", help="Height and width of the images, in pixels.")
     ] = None,
-    option: Annotated[
+    option_: Annotated[
         list[str] | None,
         typer.Option(
+            "--option",
             metavar="NAME=VALUE",
             help="An option of the network, such as width=0.5 or stem=small; may be given several times.",
         ),
     ] = None,
-    precision: Annotated[
-        str, typer.Option(help="float32; bfloat16, faster where the CPU multiplies it; auto, that where it can be had.")
-    ] = Recipe.precision,
-    weights: Annotated[
+    epochs: Annotated[int | None, may(help="Times through the training images.")] = None,
+    time_limit: Annotated[
+        str | None, may(help="Train as many epochs as end in this time, such as 10m, but not more.")
+    ] = None,
+    batch: Annotated[str | None, may(help="Images a step; auto for the most that memory has room for.")] = None,
+    accumulate: Annotated[int | None, may(help="Parts of a batch, each of which needs a share of its memory.")] = None,
+    lr: Annotated[str | None, may(help="Highest learning rate; auto for a range test.")] = None,
+    schedule: Annotated[str | None, may(help=f"Learning rates over the steps: {', '.join(SCHEDULES)}.")] = None,
+    warmup: Annotated[float | None, may(help="Part of the steps in which the learning rate rises.")] = None,
+    optimizer: Annotated[str | None, may(help=f"{', '.join(OPTIMIZERS)} (momentum 0.9).")] = None,
+    lr_multiplier: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN=FACTOR",
+            help="Parameters with a learning rate of their own, such as *.bn?.bias=64; may be given several times.",
+        ),
+    ] = None,
+    weight_decay: Annotated[float | None, may(help="Pull of the weights to 0.")] = None,
+    clip_norm: Annotated[float | None, may(help="Longest gradient; longer ones are scaled to it.")] = None,
+    ema: Annotated[
+        float | None, may(help="Decay of a running mean of the weights, which is tested and saved, such as 0.999.")
+    ] = None,
+    label_smoothing: Annotated[float | None, may(help="Part of each label that is shared among all classes.")] = None,
+    class_weights: Annotated[
+        str | None, may(help=f"{' or '.join(CLASS_WEIGHTS)}: whether every class counts the same.")
+    ] = None,
+    patience: Annotated[
+        int | None, may(help="Epochs without progress on the validation part after which to stop.")
+    ] = None,
+    stop_epsilon: Annotated[float | None, may(help="Stop when the parameters change by less in an epoch.")] = None,
+    init: Annotated[
         str | None,
-        typer.Option(help="Weights to begin with: a file (.safetensors, .pth, .pt, .bin) or hf:REPOSITORY."),
+        may(
+            "--init",
+            "--weights",
+            help="What to begin with: a run, a file of weights (.safetensors, .pth, .pt, .bin), or hf:REPOSITORY.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bits.")] = Recipe.seed,
+    freeze: Annotated[
+        str | None, may(help="What is not trained: a number of stages, paths, or all but the head.")
+    ] = None,
+    unfreeze_at: Annotated[
+        str | None, may(help="Epochs before which frozen stages thaw, the last first, such as 3,6.")
+    ] = None,
+    precision: Annotated[
+        str | None, may(help="float32; bfloat16, faster where the CPU multiplies it; auto, that where it can be had.")
+    ] = None,
+    seed: Annotated[int | None, may(help="The same seed gives the same bits.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the run, new or empty; else the first free runs/DATA-MODEL-NUMBER.")
+        Path | None, may(help="Folder for the run, new or empty; else the first free runs/DATA-MODEL-NUMBER.")
     ] = None,
+    config: Annotated[
+        Path | None, may(help="A run's config.json, whose choices are made again; options change them.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    checkpoint_every: Annotated[
+        str, typer.Option(help="Steps, or a time, after which the state is saved besides after each epoch.")
+    ] = "60s",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the run's folder.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the last line only.")] = False,
 ) -> None:
     """Train a network and save it in a run folder.
 
+    Whatever is not given is chosen from the data, and told with the reason.
+
     The folder holds model.safetensors (the weights), config.json (all that was chosen), history.csv (a row for each
-    epoch) and metrics.json. It is usable after every epoch; Ctrl-C stops the run and keeps what is saved. A part of
-    the images is held out for testing; nothing is chosen by it.
+    epoch), metrics.json, and checkpoint.safetensors (all that is needed to go on). It is usable after every epoch;
+    Ctrl-C stops the run and keeps what is saved. A part of the images is held out for testing; nothing is chosen by it.
 
-    Training losses and accuracies are those on images that are moved and turned a little, with smoothed labels: they
-    look worse than those of testing.
+    Training losses and accuracies are those on images that are changed at random, with smoothed labels: they look worse
+    than those of testing.
 
-    --weights begins with published weights of the same network (torchvision's, timm's, Hugging Face's) or with those
-    of another run, model.safetensors. A classifier for other classes begins anew. hf:timm/resnet18.a1_in1k takes the
-    file from the Hugging Face hub, for which huggingface_hub must be installed.
+    --resume goes on with a run after Ctrl-C, a crash or a loss of power, to the very bits that it would have ended in.
+    Given with DATA and --out it begins the run where there is none yet, so the same command may be given again and
+    again.
+
+    --init begins with published weights of the same network (torchvision's, timm's, Hugging Face's) or with those of
+    another run. A classifier for other classes begins anew. hf:timm/resnet18.a1_in1k takes the file from the Hugging
+    Face hub, for which huggingface_hub must be installed. With --freeze all only the new classifier is trained.
+
+    docs/training.md explains every option.
 
     Examples:
 
@@ -67,70 +129,140 @@ def train(
 
       juanji train digits --model lenet5 --epochs 5 --seed 1 --out runs/mine
 
-      juanji train digits --weights runs/mine/model.safetensors
+      juanji train --resume runs/mine
+
+      juanji train digits --init runs/mine --freeze 2 --unfreeze-at 3
 
       juanji train digits --model googlenet --size 32 --option stem=small --option width=0.25
     """
-    recipe = Recipe(
-        epochs=epochs, batch=batch, lr=lr, optimizer=optimizer,
-        weight_decay=weight_decay, stop_epsilon=stop_epsilon, precision=precision, seed=seed,
-    )  # fmt: skip
-    session = Session.start(data, model, recipe, out, size, settings("train", option or []), weights)
-    if not quiet:
-        session.model.summary(session.dataset.shape)
-        if weights is not None:
-            print(f"\nweights of {weights}{anew(session)}")
-        if precision == "auto":
-            print(f"\nprecision: {session.config.recipe.precision}")
-        print(f"\n{len(session.dataset.train)} images to train on, {len(session.dataset.test)} to test on\n")
+    given: dict[str, Any] = {
+        "model": model, "size": size, "epochs": epochs, "batch": number("batch", batch, int), "accumulate": accumulate,
+        "time_limit": time_limit and seconds("train", "--time-limit", time_limit), "lr": number("lr", lr, float),
+        "schedule": schedule, "warmup": warmup, "optimizer": optimizer, "weight_decay": weight_decay,
+        "clip_norm": clip_norm, "ema": ema, "label_smoothing": label_smoothing, "class_weights": class_weights,
+        "patience": patience, "stop_epsilon": stop_epsilon, "weights": init, "freeze": freeze,
+        "unfreeze_at": unfreeze_at and whole_numbers(unfreeze_at), "precision": precision, "seed": seed,
+        "options": settings("train", option_) if option_ else None,
+        "lr_multipliers": multipliers(lr_multiplier) if lr_multiplier else None,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    auto = frozenset(name for name, text in (("lr", lr), ("batch", batch)) if text == AUTO)
+    every = interval(checkpoint_every)
+    if resume and (session := resumed(data, out, given)):
+        progress = session.trainer.progress
+        tell(session, quiet, "finished already" if progress.finished else f"going on after step {progress.done}")
+    else:
+        choices = chosen(data, config, given, auto)
+        session = begin(choices, out)
+        tell(session, quiet, *map(str, choices.defaults), *session.measured)
+    run(session, every, quiet, tensorboard)
+    print(conclusion(session))
+
+
+# What is given
+
+
+def number(name: str, text: str | None, kind: type[int] | type[float]) -> int | float | None:
+    """A number, None where it is left out or to be found. Raises ArgumentError for anything else."""
+    if text is None or text == AUTO:
+        return None
     try:
-        run(session, quiet)
+        return kind(text)
+    except ValueError:
+        raise ArgumentError(f"training: bad {name}", received=f"{name}={text}", rule="a number, or auto") from None
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise ArgumentError(
+            "train: bad --unfreeze-at", received=repr(text), rule="epochs with commas between", fix="--unfreeze-at 3,6"
+        ) from None
+
+
+def multipliers(texts: list[str]) -> tuple[tuple[str, float], ...]:
+    pairs = [text.rpartition("=") for text in texts]
+    try:
+        return tuple((pattern, float(factor)) for pattern, _, factor in pairs)
+    except ValueError:
+        raise ArgumentError(
+            "train: bad --lr-multiplier", received=repr(texts), rule="PATTERN=FACTOR", fix="--lr-multiplier '*.bias=2'"
+        ) from None
+
+
+def interval(text: str) -> dict[str, Any]:
+    """When to write a checkpoint, as `Session.train` takes it: `200` steps, or a time."""
+    if text.isdecimal() and int(text):
+        return {"every_steps": int(text), "every_seconds": 0.0}
+    return {"every_seconds": seconds("train", "--checkpoint-every", text)}
+
+
+def resumed(data: str | None, out: Path | None, given: Mapping[str, Any]) -> Session | None:
+    """The run to go on with; None where it has not begun yet, but has been told how to."""
+    if data is None and out is None:
+        raise ArgumentError("train: which run?", fix="juanji train --resume runs/digits-lenet5-1")
+    path = Path(str(data)) if out is None else out
+    if out is not None and data is not None and not begun(path):
+        return None
+    choices = Choices.of_config(read_config(path / "config.json"))
+    fixed = {name: value for name, value in given.items() if (name, value) != ("precision", AUTO)}
+    choices.check(fixed)
+    return Session.resume(path)
+
+
+def chosen(data: str | None, config: Path | None, given: Mapping[str, Any], auto: frozenset[str]) -> Choices:
+    if config is not None:
+        choices = Choices.of_config(read_config(config)).changed({**given, "auto": auto})
+        return choices if data is None else choices.changed({"data": data})
+    if data is None:
+        raise ArgumentError("train: which images?", fix="juanji train digits, or --config FILE")
+    return Choices.of(data, Facts.of(datasets.load(data)), given, auto)
+
+
+def begin(choices: Choices, out: Path | None) -> Session:
+    return Session.start(
+        choices.data, choices.model, choices.recipe, out, choices.size, choices.options, choices.weights, choices.auto
+    )
+
+
+# What is told
+
+
+def tell(session: Session, quiet: bool, *lines: str) -> None:
+    """What is going to be trained, on what and how."""
+    if quiet:
+        return
+    config, dataset = session.config, session.dataset
+    session.model.summary(dataset.shape)
+    if config.weights is not None:
+        print(f"\nweights of {config.weights}{anew(session)}")
+    print()
+    for line in lines:
+        print(line)
+    print(f"precision {config.recipe.precision}")
+    looked = f", {len(dataset.val)} to validate" if dataset.val is not None else ""
+    print(f"\n{len(dataset.train)} images to train on{looked}, {len(dataset.test)} to test on\n")
+
+
+def run(session: Session, every: Mapping[str, Any], quiet: bool, tensorboard: bool) -> None:
+    """Train, showing how it goes. Ctrl-C ends with what is kept, and exit code 130."""
+    display = Display(quiet)
+    callbacks = [display, *([TensorBoard(session.path)] if tensorboard else [])]
+    try:
+        with display.running():
+            session.train(callbacks, **every)
     except KeyboardInterrupt:
         print(f"interrupted: {kept(session)} in {session.path}")
+        print(f"juanji train --resume {session.path} goes on")
         raise typer.Exit(130) from None
     except NonFiniteError:
         print(f"stopped: {kept(session)} in {session.path}")
         raise
-    print(conclusion(session))
-
-
-def run(session: Session, quiet: bool) -> None:
-    """Train with a line for each epoch and, on a terminal, a progress bar below them."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(quiet=quiet)
-    shown: list[Any] = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[result]}")]
-    epochs = session.config.recipe.epochs
-    with Progress(*shown, TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task(f"epoch 1/{epochs}", total=None, result="")
-
-        class Shown(Callback):
-            def on_step(self, trainer: Trainer, step: Step) -> None:
-                bar.update(
-                    task,
-                    total=epochs * step.of,
-                    completed=(step.epoch - 1) * step.of + step.number,
-                    description=f"epoch {step.epoch}/{epochs}  step {step.number}/{step.of}",
-                    result=f"loss {step.loss:.3f}  accuracy {step.accuracy:.1%}",
-                )
-
-            def on_epoch(self, trainer: Trainer, epoch: Epoch) -> None:
-                console.print(line(epoch, epochs), highlight=False, soft_wrap=True)
-
-        session.train([Shown()])
 
 
 def anew(session: Session) -> str:
     return f"; {', '.join(session.begun_anew)} begin anew" if session.begun_anew else ""
-
-
-def line(row: Epoch, epochs: int) -> str:
-    test = "" if row.test_accuracy is None else f"  test loss {row.test_loss:.4f} accuracy {row.test_accuracy:.2%}"
-    return (
-        f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  train loss {row.train_loss:.4f} "
-        f"accuracy {row.train_accuracy:.2%}{test}  {row.seconds:.1f} s"
-    )
 
 
 def kept(session: Session) -> str:
@@ -139,6 +271,7 @@ def kept(session: Session) -> str:
 
 
 def conclusion(session: Session) -> str:
-    last = session.history[-1]
+    last, best = session.history[-1], session.trainer.progress.best
     accuracy = "" if last.test_accuracy is None else f"test accuracy {last.test_accuracy:.2%} "
-    return f"{accuracy}after epoch {last.epoch}, {session.seconds:.1f} s; saved in {session.path}"
+    which = f"of epoch {best.epoch}, the best on the validation part," if best else f"after epoch {last.epoch},"
+    return f"{accuracy}{which} {session.seconds:.1f} s; saved in {session.path}"

@@ -88,8 +88,22 @@ class Compiled:
         return type(self), (self.function, *self.options)
 
     def make(self, args: Any) -> tuple[Modes, Door, Any]:
-        from juanji.engine.contract import Choice
         from juanji.engine.plan import Plan
+
+        graph, draft, isa = self.draft(args)
+        plan = Plan(draft, isa)
+        return Modes(graph, plan), Door(graph), plan
+
+    def memory(self, *args: Any) -> int:
+        """Bytes that the plan for these arguments needs at its peak, cells included. None is taken to find it out, and
+        no machine code made."""
+        from juanji.engine.plan import Arrangement
+
+        return Arrangement(self.draft(args)[1]).memory()
+
+    def draft(self, args: Any) -> tuple[Graph, Any, isas.ISA]:
+        """The traced function, what a plan consists of, and the instructions that it is written in."""
+        from juanji.engine.contract import Choice
         from juanji.engine.planner import Planner
         from juanji.engine.precision import instructions, settled
         from juanji.engine.simplify import simplify
@@ -100,8 +114,7 @@ class Compiled:
         algorithms, batch, precision = self.options
         choice = Choice(algorithms, scale(graph.inputs, batch), settled(precision, isa))
         isa = instructions(choice.precision, isa)
-        plan = Plan(Planner(simplify(graph), isa, choice).draft(), isa)
-        return Modes(graph, plan), Door(graph), plan
+        return graph, Planner(simplify(graph), isa, choice).draft(), isa
 
 
 def leave_homes(graph: Graph) -> None:

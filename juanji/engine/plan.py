@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,30 @@ LINE = 64
 HALF = np.dtype(np.uint16)  # which holds a bfloat16
 
 
-class Plan:
+class Arrangement:
+    """The calls of a plan in their order, and where its buffers lie: what it needs is known, and nothing taken yet."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.calls = draft.calls
+        levelled(self.calls)
+        self.prepared = preparations(draft)
+        remake(draft, self.lasting())
+        self.offsets, self.peak = arranged(self.calls, draft.sizes, self.lasting())
+
+    def lasting(self) -> set[Any]:
+        """Buffers that nothing else may use: outputs, constants, and what is computed ahead of all steps."""
+        program = self.draft.program
+        outputs = {place.key for x in program.outputs if (place := self.draft.places.get(id(x)))}
+        ahead = {key for call in self.prepared for key in call.writes}
+        return {*self.draft.constants, *outputs, *ahead}
+
+    def memory(self) -> int:
+        """Bytes that the plan needs at its peak, cells included."""
+        return self.peak + sum(math.prod(cell.shape) * cell.dtype.itemsize for cell in self.draft.homes.values())
+
+
+class Plan(Arrangement):
     """A traced function as machine code, for one set of shapes.
 
     `bind(arrays)` says which arrays to read, `run()` does the work, `results()` copies what came out. `memory()` tells
@@ -33,12 +57,8 @@ class Plan:
     """
 
     def __init__(self, draft: Draft, isa: ISA) -> None:
-        self.draft, self.isa = draft, isa
-        self.calls = draft.calls
-        levelled(self.calls)
-        self.prepared = preparations(draft)
-        remake(draft, self.lasting())
-        self.offsets, self.peak = arranged(self.calls, draft.sizes, self.lasting())
+        super().__init__(draft)
+        self.isa = isa
         self.arena = platform.allocate(max(self.peak, 1))
         self.base = self.arena.address
         self.flag = state.aligned((1,), np.dtype(np.uint8))
@@ -53,13 +73,6 @@ class Plan:
         self.table = self.tabulate([call for call in self.calls if call not in self.prepared])
         self.versions: list[int] | None = None
         self.outputs = [(x, None if x.has_value else self.view(x)) for x in draft.program.outputs]
-
-    def lasting(self) -> set[Any]:
-        """Buffers that nothing else may use: outputs, constants, and what is computed ahead of all steps."""
-        program = self.draft.program
-        outputs = {place.key for x in program.outputs if (place := self.draft.places.get(id(x)))}
-        ahead = {key for call in self.prepared for key in call.writes}
-        return {*self.draft.constants, *outputs, *ahead}
 
     # Memory
 
@@ -159,10 +172,6 @@ class Plan:
         return tree.map(lambda leaf: found.get(id(leaf), leaf), structure)
 
     # Explanations
-
-    def memory(self) -> int:
-        """Bytes that the plan needs at its peak, cells included."""
-        return self.peak + sum(home.array.nbytes for home in self.homes.values())
 
     def __str__(self) -> str:
         rows = [("level", "layer", "what", "tasks", "why")]

@@ -17,8 +17,8 @@ class ExponentialMovingAverage(Stateful):
 
         p̄ ← d·p̄ + (1 − d)·p,   d = min(decay, (1 + t)/(10 + t)) after t updates
 
-    so that the beginning is forgotten. Buffers of floating numbers, such as running statistics, are averaged too; others
-    are taken over. Source: Polyak and Juditsky, SIAM J. Control Optim. 1992; the rise of d is TensorFlow's.
+    so that the beginning is forgotten. Buffers of floating numbers, such as running statistics, are averaged too;
+    others are taken over. Source: Polyak and Juditsky, SIAM J. Control Optim. 1992; the rise of d is TensorFlow's.
 
     The averages are cells that begin as what the network holds: `update` can be traced and compiled with the step, and
     they are saved and restored like an optimiser. Raises ArgumentError for a decay outside [0, 1).

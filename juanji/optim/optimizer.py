@@ -36,7 +36,7 @@ class Optimizer(Stateful):
     """
 
     slots: tuple[str, ...] = ()
-    multipliers: Mapping[str, float] = {}  # noqa: RUF012 (replaced, never changed)
+    multipliers: Mapping[str, float] = {}  # replaced, never changed
 
     def __init__(self, model: Stateful, lr: float, *, weight_decay: float = 0.0) -> None:
         name = self.class_name

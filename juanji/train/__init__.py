@@ -1,27 +1,35 @@
 """Training: the loop, recipes, checkpoints, evaluation, and run folders."""
 
 from juanji.train.callback import Callback
+from juanji.train.choices import Choices
+from juanji.train.defaults import Facts
+from juanji.train.display import Display
 from juanji.train.evaluation import Evaluation, evaluate, predict
 from juanji.train.folder import Config, Run, load_run, save_run
 from juanji.train.history import Epoch, Step
 from juanji.train.recipe import OPTIMIZERS, SCHEDULES, Recipe
 from juanji.train.run import Session
 from juanji.train.stepper import Stepper
+from juanji.train.tensorboard import TensorBoard
 from juanji.train.trainer import Saving, Trainer, fit
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "Callback",
+    "Choices",
     "Config",
+    "Display",
     "Epoch",
     "Evaluation",
+    "Facts",
     "Recipe",
     "Run",
     "Saving",
     "Session",
     "Step",
     "Stepper",
+    "TensorBoard",
     "Trainer",
     "evaluate",
     "fit",

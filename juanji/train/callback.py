@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 class Callback:
     """Base of whatever watches a training. Override what you need; the rest does nothing::
 
-        class Losses(jj.train.Callback):
-            def on_step(self, trainer, step):
-                print(step.loss)
+    class Losses(jj.train.Callback):
+        def on_step(self, trainer, step):
+            print(step.loss)
 
-        for row in jj.train.fit(model, dataset, callbacks=[Losses()]): ...
+    for row in jj.train.fit(model, dataset, callbacks=[Losses()]): ...
     """
 
     def on_start(self, trainer: Trainer) -> None:
@@ -28,7 +28,7 @@ class Callback:
         """After each update."""
 
     def on_epoch(self, trainer: Trainer, row: Epoch) -> None:
-        """After each epoch. The model holds what is to be used: averaged weights, or the best, where that was chosen."""
+        """After each epoch. The model holds what is to be used: averaged weights, or the best, where that is chosen."""
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         """After a checkpoint has been written."""

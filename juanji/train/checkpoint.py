@@ -25,7 +25,7 @@ Values = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file held: cells by path, values by path in groups of their own, and the rest as JSON has it."""
+    """What a checkpoint file held: cells by path, values by path in groups of their own, and the rest as in JSON."""
 
     cells: dict[str, Array]
     groups: dict[str, Values]
@@ -53,7 +53,9 @@ def save_checkpoint(
     write_atomically(path, save(arrays, {METADATA: json.dumps(head)}))
 
 
-def load_checkpoint(path: str | Path, cells: Mapping[str, Cell], groups: Mapping[str, Mapping[str, Cell]]) -> Checkpoint:
+def load_checkpoint(
+    path: str | Path, cells: Mapping[str, Cell], groups: Mapping[str, Mapping[str, Cell]]
+) -> Checkpoint:
     """Read a checkpoint for these cells; no cell is written.
 
     groups  {group: {name: a cell of the shape and dtype that its tensors have}}; a group may be absent, or whole

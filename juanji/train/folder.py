@@ -25,7 +25,7 @@ from juanji.train.history import Epoch
 from juanji.train.recipe import Recipe
 
 WEIGHTS, CONFIG, HISTORY, METRICS = "model.safetensors", "config.json", "history.csv", "metrics.json"
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, RANGE = "checkpoint.safetensors", "lr-range.csv"
 LARGEST = 10_000_000  # bytes of a configuration; the names of a thousand classes take thirty thousand
 
 
@@ -61,7 +61,7 @@ def begun(path: Path) -> bool:
         leftover.unlink()
     if (path / CONFIG).exists():
         return True
-    for name in (WEIGHTS, CHECKPOINT):
+    for name in (WEIGHTS, CHECKPOINT, RANGE):
         (path / name).unlink(missing_ok=True)
     return False
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
 MEASURED = 8  # steps
 SPARE = 0.05  # of the time, for what takes longer than it did when it was measured
-LOOKED_AT = 256  # images that are judged to know how long all of them take
 
 
 def steps(trainer: Trainer) -> int:
@@ -47,31 +45,33 @@ def left(trainer: Trainer) -> float:
 
 
 def seconds_of_a_step(trainer: Trainer) -> float:
-    """Seconds of a step with its share of what comes after an epoch. All is as it was then."""
+    """Seconds of a step with its share of what comes after an epoch, once all plans are made. All is as it was then."""
     before = snapshot(*trainer.stepper.owners())
     try:
         trainer.begin_epoch()
-        taken = list(itertools.islice(seconds_of_steps(trainer), MEASURED))
+        seconds_of_steps(trainer, trainer.count - 1, 1)  # the last of an epoch has a plan of its own
+        taken = seconds_of_steps(trainer, 0, MEASURED)
+        looking = seconds_of_looking(trainer)
     finally:
         restore(before)
-    return median(taken[1:] or taken) + seconds_of_looking(trainer) / trainer.count
+    return median(taken[1:] or taken) + looking / trainer.count
 
 
-def seconds_of_steps(trainer: Trainer) -> Iterator[float]:
-    since = time.perf_counter()
-    for x, y in trainer.batches():
+def seconds_of_steps(trainer: Trainer, start: int, count: int) -> list[float]:
+    seconds, since = [], time.perf_counter()
+    for x, y in itertools.islice(trainer.batches(start), count):
         trainer.stepper.step(trainer.preprocessing(x), y)
         now = time.perf_counter()
-        yield now - since
+        seconds.append(now - since)
         since = now
+    return seconds
 
 
 def seconds_of_looking(trainer: Trainer) -> float:
-    images = trainer.dataset.test if trainer.dataset.val is None else trainer.dataset.val
-    some = images[:LOOKED_AT]
-    if not len(some):
-        return 0.0
-    trainer.evaluate(some)  # which makes the plan
+    """Seconds that it takes to judge what has been learnt, after an epoch."""
+    for images in filter(None, (trainer.dataset.val, trainer.dataset.test)):
+        trainer.looked(images)  # which makes the plans
     since = time.perf_counter()
-    trainer.evaluate(some)
-    return (time.perf_counter() - since) * len(images) / len(some)
+    with trainer.deployed():
+        trainer.judged()
+    return time.perf_counter() - since

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,25 @@ from juanji.interop import load_weights
 from juanji.models.registry import entry
 from juanji.nn.module import Module
 from juanji.train.beginning import begin
+from juanji.train.budget import largest_batch
 from juanji.train.callback import Callback
-from juanji.train.folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS, Config, begun, new_folder, read_config, save_run
-from juanji.train.folder import write_json
+from juanji.train.folder import (
+    CHECKPOINT,
+    CONFIG,
+    METRICS,
+    RANGE,
+    WEIGHTS,
+    Config,
+    begun,
+    new_folder,
+    read_config,
+    save_run,
+    write_json,
+)
 from juanji.train.history import Epoch
+from juanji.train.range import RangeTest, range_test
 from juanji.train.recipe import Recipe
-from juanji.train.trainer import Saving, Trainer, check_classes
+from juanji.train.trainer import Saving, Trainer
 from juanji.train.validation import with_validation
 
 
@@ -36,6 +49,7 @@ class Session(Callback):
     config: Config
     trainer: Trainer
     begun_anew: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()  # what `auto` has found, as text
     interrupted: bool = False
 
     @classmethod
@@ -48,6 +62,7 @@ class Session(Callback):
         size: int | None = None,
         options: Mapping[str, Any] | None = None,
         weights: str | None = None,
+        auto: Collection[str] = (),
     ) -> Session:
         """Load the data, create the network, and save it in a new folder, once nothing can be wrong any more.
 
@@ -55,6 +70,7 @@ class Session(Callback):
         options  of the model, as `models.create` takes them: {"stem": "small", "width": 0.5}
         weights  a run folder, a file, or hf:REPOSITORY, of weights to begin with; a classifier for other classes begins
                  anew, and `begun_anew` names its parameters. See `beginning.begin`
+        auto     "lr" for that of a range test, "batch" for the largest that fits, in the place of the recipe's
 
         The run keeps the precision that the recipe's means on this machine.
         """
@@ -72,9 +88,11 @@ class Session(Callback):
         )
         left = () if weights is None else begin(model, weights, dataset.classes)
         preprocessing = Preprocessing.of(dataset.train)
-        trainer = Trainer(model, dataset, recipe, preprocessing=preprocessing)
-        config = Config(model.config, dataset.name, dataset.classes, preprocessing, recipe, weights)
-        session = cls(new_folder(f"{data_name}-{model_name}", out), config, trainer, left)
+        trainer, measured, reasons = measure(Trainer(model, dataset, recipe, preprocessing=preprocessing), auto)
+        config = Config(model.config, place(data_name), dataset.classes, preprocessing, trainer.recipe, weights)
+        session = cls(new_folder(f"{Path(data_name).stem}-{model_name}", out), config, trainer, left, reasons)
+        if measured:
+            measured.save(session.path / RANGE)
         trainer.save(session.path / CHECKPOINT)
         session.save()
         return session
@@ -165,3 +183,28 @@ class Session(Callback):
             "seed": self.config.recipe.seed,
             "interrupted": self.interrupted,
         }
+
+
+def place(data_name: str) -> str:
+    """The data as they can be found from any folder."""
+    return str(Path(data_name).resolve()) if Path(data_name).exists() else data_name
+
+
+def measure(trainer: Trainer, auto: Collection[str]) -> tuple[Trainer, RangeTest | None, tuple[str, ...]]:
+    """A trainer with the batch and the learning rate that are found by trying, the range test, and what was found."""
+    reasons, test = [], None
+    if "batch" in auto:
+        batch, why = largest_batch(trainer)
+        reasons.append(f"batch {batch}: {why}")
+        trainer = again(trainer, batch=batch)
+    if "lr" in auto:
+        test = range_test(trainer)
+        reasons.append(f"lr {test.chosen:g}: a tenth of that at which the loss was lowest; see {RANGE}")
+        trainer = again(trainer, lr=test.chosen)
+    return trainer, test, tuple(reasons)
+
+
+def again(trainer: Trainer, **changes: Any) -> Trainer:
+    """A trainer of the same network with another recipe."""
+    recipe = replace(trainer.recipe, **changes)
+    return Trainer(trainer.model, trainer.dataset, recipe, preprocessing=trainer.preprocessing)

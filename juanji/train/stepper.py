@@ -68,8 +68,8 @@ class Stepper:
     def step(self, x: Array, y: Array, place: str = "") -> tuple[float, int]:
         """Forward, loss, backward, update. Returns the loss and how many answers were right, before the update.
 
-        x (N, H, W, C), y (N,), or (N, classes) shares. Where the loss, a gradient or an updated parameter is not finite,
-        nothing changes and NonFiniteError says in which layer that began; `place` is put in its text.
+        x (N, H, W, C), y (N,), or (N, classes) shares. Where the loss, a gradient or an updated parameter is not
+        finite, nothing changes and NonFiniteError says in which layer that began; `place` is put in its text.
         """
         try:
             return self.in_parts(x, y) if self.parts > 1 else self.taken(self.whole, self.update, x, y)

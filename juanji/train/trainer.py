@@ -246,7 +246,11 @@ class Trainer:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint: weights, optimiser, averages, place in the data, history. See `save_checkpoint`."""
-        state = {"recipe": self.recipe.to_dict(), "data": fingerprint(self.dataset), "progress": self.progress.to_dict()}
+        state = {
+            "recipe": self.recipe.to_dict(),
+            "data": fingerprint(self.dataset),
+            "progress": self.progress.to_dict(),
+        }
         last = {} if self.rule is None or self.rule.last is None else dict(self.rule.last)
         save_checkpoint(path, self.state(), {"best": self.best, "last": last}, state)
 

@@ -40,7 +40,7 @@ def held_out(images: Images, seed: int) -> Array:
     for label in np.unique(images.y):
         members = np.flatnonzero(images.y == label)
         distinct, counts = np.unique(keys[members], return_counts=True)
-        last = np.searchsorted(np.cumsum(counts), max(1, round(SHARE * len(members))))
+        last = int(np.searchsorted(np.cumsum(counts), max(1, round(SHARE * len(members)))))
         if len(distinct) > 1:
             held[members[keys[members] <= distinct[min(last, len(distinct) - 2)]]] = True
     return held
@@ -48,9 +48,9 @@ def held_out(images: Images, seed: int) -> Array:
 
 def hashes(images: Images, seed: int) -> Array:
     """A number for each image, by its pixels."""
-    found = np.empty(len(images), np.uint64)
+    found, salt = np.empty(len(images), np.uint64), seed.to_bytes(16, "little", signed=True)
     for start in range(0, len(images), BLOCK):
         for i, x in enumerate(images.x[np.arange(start, min(start + BLOCK, len(images)))], start):
-            key = hashlib.blake2b(np.ascontiguousarray(x).tobytes(), digest_size=8, salt=seed.to_bytes(16, "little", signed=True))
+            key = hashlib.blake2b(np.ascontiguousarray(x).tobytes(), digest_size=8, salt=salt)
             found[i] = int.from_bytes(key.digest(), "little")
     return found

@@ -24,8 +24,7 @@ from juanji.nn.module import Module
 from juanji.ops import cross_entropy
 from juanji.optim import SGD
 from juanji.tensor import Tensor
-from juanji.train import Callback, Recipe, Session, Stepper, evaluate, fit, load_run, predict
-from juanji.train import folder
+from juanji.train import Callback, Recipe, Session, Stepper, evaluate, fit, folder, load_run, predict
 from juanji.train.evaluation import inference
 
 

@@ -1,0 +1,162 @@
+"""What is chosen where nobody has: from the data, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from juanji.data import Dataset
+from juanji.models.registry import entry
+
+SMALL = 32  # pixels up to which images are drawings, digits or thumbnails, and networks have no strided stem
+LARGE = 96  # pixels that photographs are brought to: more cost more than they tell, with some thousand images
+SEEN = 150_000  # images that a training looks at, changed ones counted each time
+UNEVEN = 2.0  # times as many images of one class as of another, from where on they are weighted
+Reason = tuple[Any, str]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choices depend on.
+
+    name    of a built-in dataset; "" for files
+    counts  training images of each class
+    size    (H, W) of the images, in the median
+    grey    whether all of them are
+    """
+
+    name: str
+    counts: tuple[int, ...]
+    size: tuple[int, int]
+    grey: bool
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Facts:
+        counts = np.bincount(dataset.train.y, minlength=len(dataset.classes))
+        height, width, channels = dataset.shape
+        return cls(dataset.name, tuple(counts.tolist()), (height, width), channels == 1)
+
+    @property
+    def images(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def side(self) -> int:
+        return min(self.size)
+
+
+@dataclass(frozen=True)
+class Default:
+    """A choice and why it is made."""
+
+    name: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {shown(self.value)}: {self.reason}"
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={item}" for key, item in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def choose(facts: Facts, given: Mapping[str, Any]) -> list[Default]:
+    """The choices that are not among the given ones, in the order in which they depend on each other.
+
+    Their names are those of `Recipe`'s fields, and "size", "model" and "options" of the model.
+    """
+    known, found = dict(given), []
+    for name, rule in (DIGITS if facts.name == "digits" else RULES).items():
+        if name not in known and (choice := rule(facts, known)) is not None:
+            known[name] = choice[0]
+            found.append(Default(name, *choice))
+    return found
+
+
+# Each takes the facts and what is known already; None leaves the choice to the recipe.
+
+
+def size(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
+    own = entry(known["model"])["input_size"] if "model" in known else None
+    if own is not None and own <= SMALL:
+        return own, "the network's own"
+    side, median = facts.side, f"the images have {facts.size[0]}×{facts.size[1]} pixels in the median"
+    if side <= SMALL:
+        return (28 if facts.grey and side <= 28 else SMALL), median
+    return (64, median) if side < LARGE else (LARGE, f"{median}; more of them cost more than they tell")
+
+
+def model(facts: Facts, known: Mapping[str, Any]) -> Reason:
+    if known["size"] > SMALL:
+        return "resnet18", "a residual network, for photographs"
+    return ("lenet5", "small and grey images") if facts.grey else ("resnet20", "small images in colour")
+
+
+def options(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
+    if known["model"] != "resnet18":
+        return None
+    if known["size"] <= 64:
+        return {"stem": "small", "width": 0.25}, "small images keep their size in the first layer"
+    return {"width": 0.5}, "half as many channels, a quarter of the work, are enough for some thousand images"
+
+
+def epochs(facts: Facts, known: Mapping[str, Any]) -> Reason:
+    number = min(max(round(SEEN / facts.images), 15), 100)
+    return number, f"{facts.images:,} images, each seen so often"
+
+
+def batch(facts: Facts, known: Mapping[str, Any]) -> Reason:
+    power = 1 << max(facts.images // 16, 1).bit_length() - 1
+    number = min(max(power, 8), 128)
+    return number, f"{-(-facts.images // number)} steps an epoch"
+
+
+def optimizer(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
+    return ("sgd", "finds flatter minima with batch normalisation") if residual(known) else None
+
+
+def lr(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
+    if residual(known) and known["optimizer"] == "sgd":
+        return 0.1 * known["batch"] / 128, "0.1 for 128 images a step, in proportion"
+    return None
+
+
+def weight_decay(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
+    if residual(known) and known["optimizer"] == "sgd":
+        return 5e-4, "as residual networks were published with"
+    return None
+
+
+def class_weights(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
+    most, fewest = max(facts.counts), max(min(facts.counts), 1)
+    if most < UNEVEN * fewest:
+        return None
+    return "balanced", f"the largest class has {most} images, the smallest {fewest}"
+
+
+def residual(known: Mapping[str, Any]) -> bool:
+    return "resnet" in known["model"]
+
+
+RULES: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {
+    "size": size,
+    "model": model,
+    "options": options,
+    "epochs": epochs,
+    "batch": batch,
+    "optimizer": optimizer,
+    "lr": lr,
+    "weight_decay": weight_decay,
+    "class_weights": class_weights,
+}
+# The recipe's own defaults were found for LeNet-5 on the digits.
+DIGITS: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {
+    "model": lambda facts, known: ("lenet5", "the first network that read digits"),
+    "size": lambda facts, known: (entry(known["model"])["input_size"], "the network's own"),
+}
