@@ -240,7 +240,7 @@ def tell(session: Session, quiet: bool, *lines: str) -> None:
     print()
     for line in lines:
         print(line)
-    print(f"precision {config.recipe.precision}")
+    print(f"precision: {config.recipe.precision}")
     looked = f", {len(dataset.val)} to validate" if dataset.val is not None else ""
     print(f"\n{len(dataset.train)} images to train on{looked}, {len(dataset.test)} to test on\n")
 
@@ -253,8 +253,7 @@ def run(session: Session, every: Mapping[str, Any], quiet: bool, tensorboard: bo
         with display.running():
             session.train(callbacks, **every)
     except KeyboardInterrupt:
-        print(f"interrupted: {kept(session)} in {session.path}")
-        print(f"juanji train --resume {session.path} goes on")
+        print(f"interrupted: {kept(session)} in {session.path}; juanji train --resume {session.path} goes on")
         raise typer.Exit(130) from None
     except NonFiniteError:
         print(f"stopped: {kept(session)} in {session.path}")

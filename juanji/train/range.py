@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 120  # rates tried, and how many
 MEMORY = 0.9  # of the running mean of the losses
 TOO_HIGH = 4.0  # times the lowest loss: nothing comes back from there
-BEFORE = 10.0  # the rate that is chosen lies so many times under that with the lowest loss
+BEFORE = 10.0  # so many times under the rate with the lowest loss it still falls safely
 
 
 @dataclass(frozen=True)
 class RangeTest:
     """Learning rates that were tried one after the other, and the loss at each: a running mean, without its beginning.
 
-    chosen  a tenth of the rate at which the loss was lowest, where it still falls
+    chosen  half way, in orders of magnitude, between the rate at which the loss fell fastest, the least that pays, and a
+            tenth of that at which it was lowest, the most that is safe
     """
 
     rates: tuple[float, ...]
@@ -38,7 +40,10 @@ class RangeTest:
 
     @property
     def chosen(self) -> float:
-        return float(f"{self.rates[int(np.argmin(self.losses))] / BEFORE:.2g}")
+        lowest = self.rates[int(np.argmin(self.losses))] / BEFORE
+        falls = np.diff(self.losses)
+        fastest = self.rates[int(np.argmin(falls))] if len(falls) else lowest
+        return float(f"{math.sqrt(fastest * lowest):.2g}")
 
     def save(self, path: str | Path) -> None:
         """Write rates and losses as CSV."""

@@ -199,7 +199,7 @@ def measure(trainer: Trainer, auto: Collection[str]) -> tuple[Trainer, RangeTest
         trainer = again(trainer, batch=batch)
     if "lr" in auto:
         test = range_test(trainer)
-        reasons.append(f"lr {test.chosen:g}: a tenth of that at which the loss was lowest; see {RANGE}")
+        reasons.append(f"lr {test.chosen:g}: where the loss falls fast and safely; see {RANGE}")
         trainer = again(trainer, lr=test.chosen)
     return trainer, test, tuple(reasons)
 

@@ -120,8 +120,8 @@ class Stepper:
         all_mass, loss, right = self.mass(y), 0.0, 0
         try:
             for number, chosen in enumerate(np.array_split(np.arange(len(y)), min(self.parts, len(y)))):
-                share = np.float32(self.mass(y[chosen]) / all_mass)
-                kept = np.float32(number > 0)  # the first part replaces what was gathered before
+                share = np.float64(self.mass(y[chosen]) / all_mass)
+                kept = np.float64(number > 0)  # the first part replaces what was gathered before
                 part = self.taken(self.part, self.gather, x[chosen], y[chosen], share, kept)
                 loss, right = loss + float(share) * part[0], right + part[1]
             self.taken(self.last, self.finish)

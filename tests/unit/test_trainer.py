@@ -1,0 +1,519 @@
+"""The choices of a training: schedules, averages, clipping, parts of a batch, freezing, stopping, limits."""
+
+import json
+import math
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import juanji as jj
+from juanji.data import Dataset, Images, Jitter, Preprocessing
+from juanji.engine.compiled import Compiled
+from juanji.errors import ArgumentError, DataError, NonFiniteError, UnknownNameError
+from juanji.models import create
+from juanji.nn import BatchNorm2d, Conv2d, Flatten, Linear, ReLU, Sequential
+from juanji.optim import SGD, ExponentialMovingAverage, multiplied
+from juanji.tensor import Tensor
+from juanji.train import Callback, Recipe, Stepper, Trainer, budget, fit, freezing, limit
+from juanji.train.range import RangeTest, range_test
+from juanji.train.recalibration import Recalibration
+from juanji.train.recipe import SCHEDULES, Objective, balanced
+from juanji.train.validation import with_validation
+
+STILL = {"jitter": Jitter(), "label_smoothing": 0.0}
+
+
+def images(n, seed=0, classes=2):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    x = rng.uniform(0, 0.5, (n, 6, 6, 1)).astype(np.float32)
+    x[np.arange(n), y] += 0.4
+    return Images(x, y)
+
+
+DATA = Dataset("stripes", images(36), images(10, 1), ("a", "b"))
+
+
+def plain(seed=0):
+    model = Sequential(Conv2d(1, 3, 3), ReLU(), Flatten(), Linear(48, 2))
+    model.initialise(seed)
+    return model
+
+
+def normalised(seed=0):
+    model = Sequential(Conv2d(1, 3, 3), BatchNorm2d(3), ReLU(), Flatten(), Linear(48, 2))
+    model.initialise(seed)
+    return model
+
+
+def arrays(model):
+    return {path: tensor.array for path, tensor in model.state_dict().items()}
+
+
+def bits(model):
+    return {path: array.tobytes() for path, array in arrays(model).items()}
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_by_name(name):
+    schedule = Recipe(lr=0.5, schedule=name, warmup=0.2).make_schedule(90)
+    rates = [schedule(step) for step in range(90)]
+    assert max(rates) == pytest.approx(0.5, rel=0.01)
+    first, last = {
+        "cosine": (0.5 / 18, 0.0),
+        "one_cycle": (0.5 / 25, 0.0),
+        "step": (0.5, 0.005),
+        "constant": (0.5, 0.5),
+    }[name]
+    assert rates[0] == pytest.approx(first, rel=1e-6)
+    assert rates[-1] == pytest.approx(last, abs=3e-4)
+    if name == "step":
+        assert rates[29:31] == [0.5, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"schedule": "cosin"}, UnknownNameError, r"no schedule named 'cosin'[\s\S]*did you mean 'cosine'"),
+        ({"class_weights": "even"}, ArgumentError, r"unknown class_weights\n  received  class_weights='even'"),
+        ({"ema": 1.0}, ArgumentError, r"training: bad ema\n  received  ema=1.0\n  rule      in \[0, 1\)"),
+        ({"clip_norm": -1}, ArgumentError, "training: bad clip_norm"),
+        ({"accumulate": 0}, ArgumentError, "training: bad accumulate"),
+        ({"accumulate": 9, "batch": 8}, ArgumentError, r"a batch has no such parts\n  received  accumulate=9, batch=8"),
+        ({"patience": 1.5}, ArgumentError, "training: bad patience"),
+        ({"time_limit": -1}, ArgumentError, "training: bad time_limit"),
+        ({"unfreeze_at": (2,)}, ArgumentError, "there is nothing to unfreeze"),
+        ({"unfreeze_at": (0,), "freeze": "1"}, ArgumentError, "bad unfreeze_at"),
+    ],
+)
+def test_bad_choices(options, error, text):
+    with pytest.raises(error, match=text):
+        Recipe(**options)
+
+
+def test_a_recipe_comes_back_from_json():
+    recipe = Recipe(unfreeze_at=(2, 5), freeze="all", lr_multipliers=(("*.bias", 2.0),), ema=0.5, lr=0.1)
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    assert Recipe.from_dict({}) == Recipe()
+    with pytest.raises(UnknownNameError, match=r"no choice of a training named 'epoch'[\s\S]*did you mean 'epochs'"):
+        Recipe.from_dict({"epoch": 3})
+
+
+def test_class_weights():
+    weights = balanced([30, 10, 0])
+    np.testing.assert_allclose(weights, [40 / 60, 40 / 20, 0])
+    loss = Objective(weight=weights)
+    y = np.array([0, 0, 0, 1])
+    assert loss.mass(y) == pytest.approx(4.0)
+    assert loss.mass(np.eye(3)[y]) == 4
+    logits = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    each = np.asarray(jj.cross_entropy(Tensor(logits), Tensor(y), reduction="none"))
+    expected = (each * weights[y]).sum() / weights[y].sum()
+    assert float(loss(Tensor(logits), Tensor(y))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_balanced_weights_help_the_small_class():
+    data = Dataset("uneven", images(80)[np.r_[0:80:2, 1:9:2]], images(20, 1), ("a", "b"))
+    trainer = Trainer(plain(), data, Recipe(epochs=1, class_weights="balanced", **STILL))
+    np.testing.assert_allclose(trainer.loss.weight, balanced([40, 4]))
+
+
+# Averages
+
+
+def test_averages_are_those_of_the_formula():
+    model = plain()
+    average = ExponentialMovingAverage(model, 0.5)
+    expected, optimizer = arrays(model), SGD(model, 0.1)
+    stepper = Stepper(model, optimizer, jj.cross_entropy, average=average)
+    for t in range(1, 6):
+        stepper.step(DATA.train.x[:8], DATA.train.y[:8])
+        decay = min(0.5, (1 + t) / (10 + t))
+        expected = {path: decay * expected[path] + (1 - decay) * array for path, array in arrays(model).items()}
+    average.copy_to(model)
+    for path, array in arrays(model).items():
+        np.testing.assert_allclose(array, expected[path], rtol=1e-5, atol=1e-7)
+
+
+def test_averages_of_another_network_and_of_numbers_that_are_no_share():
+    with pytest.raises(ArgumentError, match="not the network that is averaged"):
+        ExponentialMovingAverage(plain()).update(normalised())
+    with pytest.raises(ArgumentError, match="bad decay"):
+        ExponentialMovingAverage(plain(), 1.0)
+
+
+def test_whole_numbers_are_taken_over():
+    model = normalised()
+    average = ExponentialMovingAverage(model, 0.9)
+    Stepper(model, SGD(model, 0.1), jj.cross_entropy, average=average).step(DATA.train.x[:4], DATA.train.y[:4])
+    average.copy_to(model)
+    assert int(model[1].num_batches_tracked) == 1
+
+
+def test_what_is_judged_and_kept_is_the_average():
+    seen = {}
+
+    class Look(Callback):
+        def on_epoch(self, trainer, row):
+            seen[row.epoch] = bits(trainer.model)
+
+    trainer = Trainer(plain(), DATA, Recipe(epochs=2, batch=12, ema=0.9, **STILL), callbacks=[Look()])
+    rows = trainer.run()
+    row = next(rows)
+    raw = bits(trainer.model)
+    assert raw != seen[1]  # training goes on with its own weights
+    trainer.average.copy_to(trainer.model)
+    assert bits(trainer.model) == seen[1]
+    assert trainer.evaluate(DATA.test) == (row.test_loss, row.test_accuracy)
+    list(rows)
+    assert bits(trainer.model) == seen[2]
+
+
+def test_recalibration_takes_the_mean_of_the_statistics():
+    model = normalised().train()
+    x = [DATA.train.x[:12], DATA.train.x[12:24]]
+    means = [np.asarray(model[0](batch)).mean(axis=(0, 1, 2)) for batch in x]
+    variances = [np.asarray(model[0](batch)).var(axis=(0, 1, 2), ddof=1) for batch in x]
+    recalibrate = Recalibration(model)
+    for _ in range(2):
+        recalibrate(x)
+        np.testing.assert_allclose(model[1].running_mean, np.mean(means, axis=0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(model[1].running_var, np.mean(variances, axis=0), rtol=1e-4)
+    assert model[1].momentum == 0.1
+    assert int(model[1].num_batches_tracked) == 0
+    model[1].eval()
+    before = bits(model)
+    recalibrate(x)
+    assert bits(model) == before
+
+
+# Steps
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("n", [12, 10])
+def test_parts_of_a_batch_make_the_same_step(n, weighted):
+    weight = np.array([0.3, 2.0]) if weighted else None
+    found = []
+    for parts in (1, 4):
+        model = plain().astype("float64")
+        loss = Objective(0.1, weight)
+        stepper = Stepper(model, SGD(model, 0.1, 0.9), loss, 12, parts=parts, mass=loss.mass, clip_norm=0.5)
+        x = DATA.train.x[:n].astype(np.float64)
+        results = [stepper.step(x, DATA.train.y[:n]) for _ in range(3)]
+        found.append((results, arrays(model)))
+    (one, weights), (other, other_weights) = found
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+    for path, array in weights.items():
+        np.testing.assert_allclose(other_weights[path], array, rtol=1e-11, atol=1e-13)
+
+
+def test_a_part_that_is_not_finite_undoes_the_others():
+    model = normalised()
+    stepper = Stepper(model, SGD(model, 0.1), jj.cross_entropy, 8, parts=2)
+    x, y = DATA.train.x[:8].copy(), DATA.train.y[:8]
+    x[7] = np.nan
+    before = bits(model)
+    with pytest.raises(NonFiniteError, match="the images have NaN in them"):
+        stepper.step(x, y)
+    assert bits(model) == before
+    assert int(stepper.optimizer.updates) == 0
+    stepper.step(DATA.train.x[:8], y)
+    assert int(stepper.optimizer.updates) == 1
+
+
+def test_long_gradients_are_clipped():
+    model = plain()
+    before = arrays(model)
+    Stepper(model, SGD(model, 1.0), jj.cross_entropy, clip_norm=0.01).step(DATA.train.x[:8], DATA.train.y[:8])
+    moved = math.sqrt(sum(float(((array - before[path]) ** 2).sum()) for path, array in arrays(model).items()))
+    assert moved == pytest.approx(0.01, rel=1e-3)
+
+
+def test_labels_may_be_shares():
+    found = []
+    for y in (DATA.train.y[:8], np.eye(2, dtype=np.float32)[DATA.train.y[:8]]):
+        model = plain()
+        loss, right = Stepper(model, SGD(model, 0.1), jj.cross_entropy).step(DATA.train.x[:8], y)
+        found.append((loss, right))
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_learning_rates_of_their_own():
+    changes = []
+    for patterns in ({}, {"*bias": 64.0}):
+        model = plain()
+        before = arrays(model)
+        optimizer = multiplied(SGD(model, 0.001), patterns)
+        Stepper(model, optimizer, jj.cross_entropy).step(DATA.train.x[:8], DATA.train.y[:8])
+        changes.append({path: array - before[path] for path, array in arrays(model).items()})
+    np.testing.assert_allclose(changes[1]["0.bias"], 64 * changes[0]["0.bias"], rtol=1e-3)
+    assert (changes[1]["0.weight"] == changes[0]["0.weight"]).all()
+    with pytest.raises(ArgumentError, match=r"no parameter matches\n  received  'bn\*'[\s\S]*0\.weight"):
+        multiplied(SGD(plain(), 0.1), {"bn*": 2.0})
+    with pytest.raises(ArgumentError, match="learning-rate multiplier: bad"):
+        multiplied(SGD(plain(), 0.1), {"*": -2.0})
+
+
+# Freezing
+
+
+def test_stages_of_networks():
+    assert freezing.stages(create("resnet18", width=0.1))[:2] == [("conv1", "bn1"), ("layer1",)]
+    assert freezing.stages(create("vgg11_bn", width=0.05))[0] == ("features.0", "features.1")
+    assert freezing.stages(plain()) == [("0",)]
+    assert freezing.chosen(plain(), "") == []
+    assert freezing.chosen(create("resnet20"), "layer1, layer2") == [("layer1",), ("layer2",)]
+    for wrong in ("9", "0", "layer9", "relu"):
+        with pytest.raises(
+            ArgumentError, match=r"no such part to freeze\n  received  freeze='\w+'\n  rule      1 to 4 of"
+        ):
+            freezing.chosen(create("resnet20"), wrong)
+
+
+@pytest.mark.parametrize(
+    ("unfreeze_at", "frozen"),
+    [((), [3, 3, 3, 3, 3]), ((3,), [3, 3, 0, 0, 0]), ((2, 4), [3, 2, 2, 0, 0]), ((2, 3, 4, 5), [3, 2, 1, 0, 0])],
+)
+def test_stages_thaw_from_the_last_on(unfreeze_at, frozen):
+    stages = [("a",), ("b",), ("c",)]
+    assert [len(freezing.frozen_in(stages, unfreeze_at, epoch)) for epoch in range(1, 6)] == frozen
+
+
+def test_what_is_frozen_stays(monkeypatch):
+    made = []
+    monkeypatch.setattr(Compiled, "make", lambda self, args, make=Compiled.make: made.append(1) or make(self, args))
+    model, after = normalised(), {}
+    recipe = Recipe(epochs=4, batch=12, freeze="1", unfreeze_at=(3,), weight_decay=0.1, **STILL)
+    before = bits(model)
+    for row in fit(model, DATA, recipe):
+        after[row.epoch] = bits(model)
+    stays = {path for path in before if path.startswith(("0.", "1."))}
+    assert {path for path in before if before[path] == after[2][path]} == stays
+    assert {path for path in before if after[2][path] == after[4][path]} == set()
+    assert len(made) == 3  # frozen, thawed, and for judging
+
+
+def test_all_but_the_head():
+    model = create("batchnorm_net", width=0.5, in_channels=1, input_size=16, classes=2)
+    data = Dataset(
+        "d",
+        Images(np.random.default_rng(0).random((8, 16, 16, 1), np.float32), np.arange(8) % 2),
+        DATA.test[:0],
+        ("a", "b"),
+    )
+    before = bits(model)
+    list(fit(model, data, Recipe(epochs=1, batch=4, freeze="all", **STILL)))
+    assert {path for path, value in bits(model).items() if value != before[path]} == {"fc3.weight", "fc3.bias"}
+
+
+# Stopping
+
+
+def test_patience_goes_back_to_the_best():
+    class Judge(Trainer):
+        """Says that it gets better until the third epoch, and keeps what it saw."""
+
+        seen: dict = {}  # noqa: RUF012
+
+        def evaluate(self, images):
+            if images is self.dataset.test:
+                return 0.0, 0.125
+            self.seen[self.progress.epoch] = bits(self.model)
+            return abs(self.progress.epoch - 3.0), 0.5
+
+    trainer = Judge(plain(), DATA, Recipe(epochs=20, batch=8, patience=2, **STILL))
+    rows = list(trainer.run())
+    assert [row.epoch for row in rows] == [1, 2, 3, 4, 5]
+    assert trainer.progress.best.epoch == 3
+    assert bits(trainer.model) == trainer.seen[3]
+    assert [row.test_accuracy for row in rows] == [None] * 4 + [0.125]
+    assert len(trainer.dataset.val) + len(trainer.dataset.train) == 36
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6)), min_size=4, max_size=60), st.integers(-3, 3), st.randoms()
+)
+def test_a_tenth_of_each_class_validates(found, seed, shuffled):
+    """Whatever the order; equal images stay on one side."""
+    found += [(0, 0), (0, 1)]
+    x = np.zeros((len(found), 1, 2, 1), np.float32)
+    y = np.array([label for label, _ in found])
+    x[:, 0, 0, 0], x[:, 0, 1, 0] = y / 4, [value / 8 for _, value in found]
+    order = list(range(len(found)))
+    shuffled.shuffle(order)
+    held = set()
+    for some in (np.arange(len(found)), np.array(order)):
+        data = with_validation(Dataset("d", Images(x[some], y[some]), Images(x[:0], y[:0]), ("a", "b", "c")), seed)
+        train, val = ({part.x[i].tobytes() for i in range(len(part))} for part in (data.train, data.val))
+        assert not train & val
+        assert {int(label) for label in data.train.y} == set(y.tolist())
+        assert len(data.train) + len(data.val) == len(found)
+        held.add(frozenset(val))
+    assert len(held) == 1
+
+
+def test_nothing_to_validate_on():
+    lone = Dataset("lone", images(2), images(2), ("a", "b"))
+    with pytest.raises(DataError, match="has no images to validate on"):
+        with_validation(lone)
+    own = Dataset("own", images(20), images(2), ("a", "b"), val=images(4))
+    assert with_validation(own) is own
+
+
+# Limits
+
+
+def test_a_time_limit_decides_the_number_of_steps(monkeypatch):
+    monkeypatch.setattr(limit, "seconds_of_a_step", lambda trainer: 1.0)
+    trainer = Trainer(plain(), DATA, Recipe(epochs=100, batch=12, time_limit=10.0, **STILL))
+    rows = list(trainer.run())
+    assert trainer.progress.done == 9
+    assert len(rows) == 3
+    assert rows[-1].lr < 0.1 * max(row.lr for row in rows)
+
+
+def test_a_time_limit_is_kept():
+    trainer = Trainer(normalised(), DATA, Recipe(epochs=100_000, batch=12, time_limit=2.0, ema=0.9, **STILL))
+    before = bits(trainer.model)
+    assert limit.seconds_of_a_step(trainer) > 0
+    assert bits(trainer.model) == before
+    assert int(trainer.optimizer.updates) == int(trainer.average.updates) == 0
+    list(trainer.run())
+    assert 3 < trainer.progress.done < 300_000
+    assert trainer.progress.seconds < 2.5
+
+
+def test_a_time_that_does_not_do_is_noticed():
+    progress = types.SimpleNamespace(total=100, done=10, batch=10, epoch_seconds=20.0, seconds=20.0)
+    trainer = types.SimpleNamespace(recipe=Recipe(time_limit=60.0), progress=progress)
+    assert limit.revised(trainer) == 30
+    progress.seconds = 100.0
+    assert limit.revised(trainer) == 10
+    progress.seconds, progress.epoch_seconds = 1.0, 0.1
+    assert limit.revised(trainer) == 100
+
+
+def test_the_range_test_leaves_all_as_it_was():
+    trainer = Trainer(normalised(), DATA, Recipe(epochs=2, batch=12, ema=0.9, **STILL))
+    before = {path: cell.read().array.tobytes() for path, cell in trainer.state().items()}
+    found = range_test(trainer)
+    assert {path: cell.read().array.tobytes() for path, cell in trainer.state().items()} == before
+    assert 1e-4 < found.chosen < 1
+    assert list(found.rates) == sorted(found.rates)
+
+
+def test_the_rate_that_a_range_test_chooses():
+    """Half way between 1e-4, from where the loss falls fastest, and a tenth of 1e-1, where it is lowest."""
+    rates = tuple(10.0**k for k in range(-5, 2))
+    assert RangeTest(rates, (2.3, 2.2, 1.2, 1.0, 0.9, 3.0, 9.0)).chosen == pytest.approx(1e-3)
+
+
+def test_the_range_test_ends_where_numbers_end(tmp_path):
+    trainer = Trainer(plain(), DATA, Recipe(epochs=2, batch=12, optimizer="sgd", **STILL))
+    model = trainer.model
+    model[3].weight = model[3].weight * 1e6
+    found = range_test(trainer)
+    assert len(found.rates) < 120
+    found.save(tmp_path / "range.csv")
+    lines = (tmp_path / "range.csv").read_text().splitlines()
+    assert lines[0] == "lr,loss"
+    assert len(lines) == len(found.rates) + 1
+    broken = Trainer(
+        plain(), DATA, Recipe(epochs=2, batch=12, **STILL), preprocessing=Preprocessing((6, 6), 1, (math.nan,), (1.0,))
+    )
+    with pytest.raises(NonFiniteError):
+        range_test(broken)
+
+
+def test_memory_is_known_before_the_first_step():
+    trainer = Trainer(plain(), DATA, Recipe(batch=12, **STILL))
+    x, y = Tensor(np.zeros((12, 6, 6, 1), np.float32)), Tensor(np.zeros(12, np.int64))
+    asked = budget.memory(trainer, 12)
+    assert asked == trainer.stepper.whole.plan(x, y).memory()
+
+
+def test_the_batch_is_the_largest_that_fits(monkeypatch):
+    many = Dataset("many", images(4000), images(10, 1), ("a", "b"))
+    trainer = Trainer(plain(), many, Recipe(**STILL))
+    monkeypatch.setattr(budget, "free_memory", lambda: 10**12)
+    assert budget.largest_batch(trainer)[0] == 128  # sixteen steps an epoch, not fewer
+    room = budget.memory(trainer, 64)
+    monkeypatch.setattr(budget, "free_memory", lambda: 2 * room + 2)
+    batch, why = budget.largest_batch(trainer)
+    assert batch == 64
+    assert why.startswith("the most that fits: ")
+    monkeypatch.setattr(budget, "free_memory", lambda: 1000)
+    with pytest.raises(ArgumentError, match=r"not enough memory\n  received  \S+ MB for a step of 8 images"):
+        budget.largest_batch(trainer)
+    monkeypatch.setenv("JUANJI_BACKEND", "numpy")
+    with pytest.raises(ArgumentError, match=r"the batch cannot be chosen\n  received  JUANJI_BACKEND=numpy"):
+        budget.largest_batch(trainer)
+
+
+def test_free_memory(tmp_path, monkeypatch):
+    assert 10**7 < budget.free_memory() < 10**14
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("400\n")
+    assert budget.free_in_group(tmp_path) == 600
+    (tmp_path / "memory.max").write_text("max\n")
+    assert budget.free_in_group(tmp_path) > 10**15
+    assert budget.free_in_group(tmp_path / "none") > 10**15
+    monkeypatch.setattr(budget, "MEMINFO", tmp_path / "none")
+    assert budget.free_on_machine() > 10**7
+
+
+# Callbacks
+
+
+def test_callbacks_are_told_in_order(tmp_path):
+    told = []
+
+    class Listener(Callback):
+        def on_start(self, trainer):
+            told.append("start")
+
+        def on_step(self, trainer, step):
+            told.append((step.epoch, step.number, step.of, step.total))
+            assert step.waited >= 0
+            assert step.seconds > 0
+
+        def on_epoch(self, trainer, row):
+            told.append(row.epoch)
+
+        def on_checkpoint(self, trainer, path):
+            told.append(path.name)
+
+        def on_end(self, trainer):
+            told.append("end")
+
+    saving = jj.train.Saving(tmp_path / "c", steps=3, seconds=0)
+    trainer = Trainer(plain(), DATA, Recipe(epochs=2, batch=18, **STILL), callbacks=[Listener()], saving=saving)
+    list(trainer.run())
+    steps = [(1, 1, 2, 4), (1, 2, 2, 4), (2, 1, 2, 4), (2, 2, 2, 4)]
+    assert told == ["start", *steps[:2], 1, "c", steps[2], "c", steps[3], 2, "c", "end"]
+
+
+def test_steps_may_be_overridden():
+    class Squared(Trainer):
+        def objective(self, logits, labels):
+            return (logits * logits).mean()
+
+        def evaluate(self, images):
+            return 0.0, 1.0
+
+    def size():
+        return np.square(np.asarray(trainer.model(trainer.preprocessing(DATA.test.x)))).mean()
+
+    trainer = Squared(plain(), DATA, Recipe(epochs=8, batch=12, lr=0.1, **STILL))
+    first = size()
+    rows = list(trainer.run())
+    assert size() < 0.1 * first
+    assert (rows[0].test_loss, rows[0].test_accuracy) == (0.0, 1.0)
