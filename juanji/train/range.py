@@ -31,8 +31,8 @@ BEFORE = 10.0  # so many times under the rate with the lowest loss it still fall
 class RangeTest:
     """Learning rates that were tried one after the other, and the loss at each: a running mean, without its beginning.
 
-    chosen  half way, in orders of magnitude, between the rate at which the loss fell fastest, the least that pays, and a
-            tenth of that at which it was lowest, the most that is safe
+    chosen  half way, in orders of magnitude, between the rate at which the loss fell fastest, the least that pays, and
+            a tenth of that at which it was lowest, the most that is safe
     """
 
     rates: tuple[float, ...]
