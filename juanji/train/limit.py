@@ -32,7 +32,7 @@ def steps(trainer: Trainer) -> int:
 
 
 def revised(trainer: Trainer) -> int:
-    """The steps of the training after an epoch: fewer where it took longer than the time allows."""
+    """The steps of the training, judged by those of this epoch: fewer where they take longer than the time allows."""
     progress = trainer.progress
     if not trainer.recipe.time_limit:
         return progress.total

@@ -136,8 +136,9 @@ class Trainer:
             self.progress.total = limit.steps(self)
         while not self.progress.finished:
             self.begin_epoch()
-            left = self.progress.total - self.progress.done
-            for x, y in itertools.islice(self.batches(self.progress.batch), left):
+            for x, y in self.batches(self.progress.batch):
+                if self.progress.done >= self.progress.total:
+                    break
                 with uninterrupted():
                     step = self.take_step(x, y)
                     self.tell("on_step", step)
@@ -308,6 +309,7 @@ class Trainer:
         if saving := self.saving:
             passed = time.perf_counter() - self.saved
             if (saving.steps and self.progress.done % saving.steps == 0) or (0 < saving.seconds <= passed):
+                self.progress.total = limit.revised(self)  # which has to be kept before a step is taken by it
                 self.keep()
 
     # Small things
