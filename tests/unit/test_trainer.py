@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import subprocess
+import sys
 import time
 import types
 
@@ -522,3 +524,36 @@ def test_steps_may_be_overridden():
     rows = list(trainer.run())
     assert size() < 0.1 * first
     assert (rows[0].test_loss, rows[0].test_accuracy) == (0.0, 1.0)
+
+
+MEMORY = """
+import gc, sys
+import numpy as np
+import juanji as jj
+from juanji.data import Dataset, Images
+from juanji.train import Callback, Recipe, Saving, Trainer
+
+def resident():
+    gc.collect()
+    return int(open("/proc/self/statm").read().split()[1])
+
+class Watch(Callback):
+    def on_epoch(self, trainer, row):
+        if row.epoch in (2, 50):
+            print(resident())
+
+x = np.random.default_rng(0).random((256, 32, 32, 3), np.float32)
+data = Dataset("noise", Images(x, np.arange(256) % 2), Images(x[:64], np.arange(64) % 2), ("a", "b"))
+model = jj.models.create("resnet20", classes=2)
+recipe = Recipe(epochs=50, batch=48, ema=0.99, patience=60, accumulate=2, optimizer="sgd")
+list(Trainer(model, data, recipe, callbacks=[Watch()], saving=Saving(sys.argv[1], steps=5)).run())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much memory is resident")
+def test_memory_stays_flat_over_epochs(tmp_path):
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "checkpoint.safetensors")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, last = map(int, found.stdout.split())
+    assert last <= 1.02 * first, f"{first} pages after 2 epochs, {last} after 50"

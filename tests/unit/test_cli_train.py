@@ -1,0 +1,288 @@
+"""juanji train: what is chosen, what is told, and configurations that make a run again."""
+
+import csv
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+
+import juanji as jj
+from juanji.cli import main
+from juanji.cli.options import seconds
+from juanji.errors import ArgumentError, DataError
+from juanji.train import Choices, Display, Epoch, Facts, Recipe, Session, Step, TensorBoard, load_run
+from juanji.train.beginning import begin
+from juanji.train.defaults import choose
+from juanji.train.display import line
+from juanji.train.tensorboard import append, crc32c, event, masked, scalars, varint
+
+
+def call(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return (ended.value.code, *capsys.readouterr())
+
+
+def perceptron(capsys, out, *arguments):
+    return call(capsys, "train", "digits", "--model", "perceptron", "--epochs", "1", "--out", out, *arguments)
+
+
+# Defaults
+
+PHOTOGRAPHS = Facts("", (700, 90), (480, 640), False)
+ICONS = Facts("", (500, 500, 500), (32, 32), False)
+LETTERS = Facts("", (3000,) * 26, (28, 20), True)
+DIGITS = Facts("digits", (120,) * 10, (28, 28), True)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (
+            PHOTOGRAPHS,
+            {"size": 96, "model": "resnet18", "options": {"width": 0.5}, "class_weights": "balanced", "batch": 32},
+        ),
+        (ICONS, {"size": 32, "model": "resnet20", "epochs": 100, "batch": 64, "optimizer": "sgd", "lr": 0.05}),
+        (LETTERS, {"size": 28, "model": "lenet5", "epochs": 15, "batch": 128}),
+        (DIGITS, {"size": 28, "model": "lenet5"}),
+    ],
+)
+def test_defaults_come_from_the_data(facts, expected):
+    found = {default.name: default.value for default in choose(facts, {})}
+    assert expected.items() <= found.items()
+    assert ("class_weights" in found) == (facts is PHOTOGRAPHS)
+    assert all(default.reason for default in choose(facts, {}))
+
+
+def test_the_digits_keep_what_was_found_for_them():
+    choices = Choices.of("digits", DIGITS, {})
+    assert choices.recipe == Recipe()
+    assert (choices.model, choices.size, choices.options) == ("lenet5", 28, {})
+    assert Facts.of(jj.data.digits()).name == "digits"
+
+
+def test_what_is_given_always_wins():
+    given = {"model": "lenet5", "batch": 7, "class_weights": "none", "lr": 0.25, "options": {"width": 2.0}}
+    choices = Choices.of("x", PHOTOGRAPHS, given)
+    assert (choices.model, choices.size, choices.options) == ("lenet5", 28, {"width": 2.0})
+    assert (choices.recipe.batch, choices.recipe.class_weights, choices.recipe.lr) == (7, "none", 0.25)
+    assert not {default.name for default in choices.defaults} & given.keys()
+    assert Choices.of("x", PHOTOGRAPHS, {"size": 64}).options == {"stem": "small", "width": 0.25}
+
+
+@pytest.mark.parametrize("facts", [PHOTOGRAPHS, ICONS, LETTERS, DIGITS])
+def test_defaults_make_networks(facts):
+    choices = Choices.of("x", facts, {})
+    jj.models.create(choices.model, classes=len(facts.counts), input_size=choices.size, **choices.options)
+
+
+# Configurations
+
+
+def test_a_configuration_makes_the_run_again(capsys, tmp_path):
+    options = [
+        "--ema",
+        "0.5",
+        "--clip-norm",
+        "1",
+        "--schedule",
+        "one_cycle",
+        "--seed",
+        "3",
+        "--lr-multiplier",
+        "*bias=2",
+    ]
+    perceptron(capsys, tmp_path / "a", *options)
+    code, _, _ = call(capsys, "train", "--config", tmp_path / "a" / "config.json", "--out", tmp_path / "b", "--quiet")
+    assert code == 0
+    a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
+    assert a == b
+    code, _, _ = call(
+        capsys, "train", "digits", "--config", tmp_path / "a" / "config.json", "--seed", "4", "--out", tmp_path / "c"
+    )
+    assert code == 0
+    recipe = load_run(tmp_path / "c").config.recipe
+    assert (recipe.seed, recipe.ema, recipe.lr_multipliers) == (4, 0.5, (("*bias", 2.0),))
+
+
+def test_what_is_measured_is_told_and_kept(capsys, tmp_path):
+    code, output, _ = perceptron(capsys, tmp_path / "r", "--lr", "auto", "--batch", "auto", "--time-limit", "1h")
+    assert code == 0
+    assert "batch 64: 1201 images make 19 steps an epoch" in output
+    assert "where the loss falls fast and safely; see lr-range.csv" in output
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "r" / "lr-range.csv").read_text())))
+    assert list(rows[0]) == ["lr", "loss"]
+    recipe = load_run(tmp_path / "r").config.recipe
+    assert f"lr {recipe.lr:g}: " in output
+    assert (recipe.batch, recipe.time_limit) == (64, 3600.0)
+
+
+def test_a_part_that_validates_is_told(capsys, tmp_path):
+    code, output, _ = perceptron(capsys, tmp_path / "r", "--patience", "1")
+    assert code == 0
+    assert "1081 images to train on, 120 to validate, 596 to test on" in output
+    assert "of epoch 1, the best on the validation part," in output
+    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert metrics["best_epoch"] == 1
+    assert 0 < metrics["val_accuracy"] <= 1
+    assert 0 < metrics["test_accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "train: which images?"),
+        (["digits", "--batch", "many"], "training: bad batch\n  received  batch=many\n  rule      a number, or auto"),
+        (["digits", "--lr", "high"], "training: bad lr\n  received  lr=high"),
+        (["digits", "--time-limit", "10"], "train: bad --time-limit\n  received  '10'"),
+        (["digits", "--time-limit", "infs"], "train: bad --time-limit"),
+        (["digits", "--unfreeze-at", "soon", "--freeze", "1"], "train: bad --unfreeze-at\n  received  'soon'"),
+        (["digits", "--lr-multiplier", "bias"], "train: bad --lr-multiplier"),
+        (["digits", "--lr-multiplier", "conv9=2"], "learning-rate multiplier: no parameter matches"),
+        (["digits", "--schedule", "linear"], "there is no schedule named 'linear'"),
+        (["digits", "--freeze", "7"], "there is no such part to freeze\n  received  freeze='7'\n  rule      1 to 4 of"),
+        (["--config", "gone.json"], "this is not a run folder"),
+        (["digits", "--init", "gone.safetensors"], "gone.safetensors"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(arguments, text, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = call(capsys, "train", *arguments)
+    assert (code, text in errors) == (2, True), errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_times():
+    assert [seconds("x", "--y", text) for text in ("90s", "10m", "1.5h")] == [90, 600, 5400]
+    for text in ("", "m", "-3s", "0s", "nans", "5d"):
+        with pytest.raises(ArgumentError, match="x: bad --y"):
+            seconds("x", "--y", text)
+
+
+# What a run begins with
+
+
+def test_a_run_begins_with_another(capsys, tmp_path):
+    perceptron(capsys, tmp_path / "a")
+    trained = load_run(tmp_path / "a").model.state_dict()
+    model = jj.models.create("perceptron", in_channels=1)
+    assert begin(model, str(tmp_path / "a"), tuple("0123456789")) == ()
+    for path, tensor in model.state_dict().items():
+        assert (tensor.array == trained[path].array).all()
+    # As many classes, but others: the head begins anew.
+    other = jj.models.create("perceptron", in_channels=1, seed=5)
+    head = set(begin(other, str(tmp_path / "a"), tuple("abcdefghij")))
+    assert head == {path for path in trained if path.startswith("layers.3")}
+    assert (other.state_dict()["layers.1.weight"].array == trained["layers.1.weight"].array).all()
+    code, output, _ = perceptron(capsys, tmp_path / "b", "--init", tmp_path / "a", "--lr", "1e-9")
+    assert code == 0
+    assert f"weights of {tmp_path / 'a'}" in output
+    assert load_run(tmp_path / "b").config.weights == str(tmp_path / "a")
+
+
+# What is shown
+
+ROW = Epoch(3, 1.0, 0.5, 0.9, 0.625, None, None, 0.01, 2.0)
+STEP = Step(1, 2, 10, 64, 0.5, 0.75, 0.01, 0.25, 0.75, 40)
+
+
+def test_the_line_of_an_epoch():
+    assert line(ROW, 10) == "epoch  3/10  train loss 1.0000 accuracy 50.00%  val loss 0.9000 accuracy 62.50%  2.0 s"
+
+
+def test_the_bar_tells_rate_and_waiting(capsys, monkeypatch):
+    class Trainer:
+        count = 10
+        progress = type("Progress", (), {"done": 2, "total": 40})
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "140")
+    display = Display()
+    with display.running():
+        display.on_step(Trainer, STEP)
+        display.on_epoch(Trainer, ROW)
+    output = capsys.readouterr().out
+    assert "64 images/s  loss 0.500  accuracy 75.0%  waiting 25%" in output
+    assert "epoch 1/4  step 2/10" in output
+    assert "epoch 3/4  train loss" in output
+
+
+# TensorBoard
+
+
+def test_the_checksum_is_castagnolis():
+    """The test vectors of RFC 3720, B.4."""
+    assert crc32c(b"123456789") == 0xE3069283
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert [varint(n) for n in (0, 127, 128, 300)] == [b"\0", b"\x7f", b"\x80\x01", b"\xac\x02"]
+
+
+def records(data):
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        assert struct.unpack("<I", data[8:12]) == (masked(data[:8]),)
+        content = data[12 : 12 + length]
+        assert struct.unpack("<I", data[12 + length : 16 + length]) == (masked(content),)
+        yield content
+        data = data[16 + length :]
+
+
+def fields(data):
+    """A message as {field: values}, decoded by the rules of protobuf's encoding."""
+    found = {}
+    while data:
+        key, data = number(data)
+        kind = key & 7
+        if kind == 0:
+            value, data = number(data)
+        else:
+            size, data = number(data) if kind == 2 else ({1: 8, 5: 4}[kind], data)
+            value, data = data[:size], data[size:]
+        found.setdefault(key >> 3, []).append(value)
+    return found
+
+
+def number(data):
+    for i, byte in enumerate(data):
+        if byte < 128:
+            return sum((b & 127) << 7 * k for k, b in enumerate(data[: i + 1])), data[i + 1 :]
+    raise AssertionError("no end")
+
+
+def test_events_are_what_protobuf_says(capsys, tmp_path):
+    code, _, _ = perceptron(capsys, tmp_path / "r", "--tensorboard")
+    assert code == 0
+    (path,) = (tmp_path / "r").glob("events.out.tfevents.*")
+    first, *rest = map(fields, records(path.read_bytes()))
+    assert first[3] == [b"brain.Event:2"]
+    values = {}
+    for found in rest:
+        for value in fields(found[5][0])[1]:
+            decoded = fields(value)
+            values[decoded[1][0].decode(), found[2][0]] = struct.unpack("<f", decoded[2][0])[0]
+    row = load_run(tmp_path / "r").path / "history.csv"
+    history = next(csv.DictReader(io.StringIO(row.read_text())))
+    assert values["epoch/train_loss", 1] == pytest.approx(float(history["train_loss"]), rel=1e-6)
+    assert ("epoch/val_loss", 1) not in values
+    assert ("step/loss", 10) in values
+    assert ("step/loss", 11) not in values
+
+
+def test_events_that_cannot_be_written(tmp_path):
+    board = TensorBoard(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"events\.out\.tfevents\S*: the file cannot be written"):
+        board.on_start(None)
+    data = io.BytesIO()
+    append(data, event(scalars({"a": 1.5}), 300))
+    (content,) = records(data.getvalue())
+    assert fields(content)[2] == [300]
+
+
+def test_sessions_are_told_of_epochs(tmp_path):
+    session = Session.start("digits", "perceptron", Recipe(epochs=1), tmp_path / "r")
+    session.train([TensorBoard(session.path)])
+    assert len(list(session.path.glob("events*"))) == 1
+    assert np.isfinite(session.history[0].train_loss)
