@@ -60,7 +60,7 @@ def seconds_of_a_step(trainer: Trainer) -> float:
 def seconds_of_steps(trainer: Trainer, start: int, count: int) -> list[float]:
     seconds, since = [], time.perf_counter()
     for x, y in itertools.islice(trainer.batches(start), count):
-        trainer.stepper.step(trainer.preprocessing(x), y)
+        trainer.stepper.step(x, y)
         now = time.perf_counter()
         seconds.append(now - since)
         since = now

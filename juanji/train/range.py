@@ -82,7 +82,7 @@ def losses(trainer: Trainer) -> Iterator[tuple[float, float]]:
     """Rates, and the loss of a step before the step with that rate is taken."""
     for rate, (x, y) in zip(np.geomspace(LOWEST, HIGHEST, STEPS).tolist(), endless(trainer), strict=False):
         trainer.optimizer.lr = rate
-        loss, _ = trainer.stepper.step(trainer.preprocessing(x), y)
+        loss, _ = trainer.stepper.step(x, y)
         yield rate, loss
 
 

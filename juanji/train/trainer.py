@@ -110,11 +110,13 @@ class Trainer:
         )
 
     def batches(self, start: int = 0) -> Iterator[tuple[Array, Array]]:
-        """The batches of the epoch that is going on, from the one with the number `start`, counted from 0."""
+        """The batches of the epoch that is going on, from the one with the number `start`, counted from 0: images
+        (n, H, W, C), changed and standardised, and labels (n,)."""
         recipe, epoch = self.recipe, self.progress.epoch
-        return batches(
+        found = batches(
             self.dataset.train, recipe.batch, seed=recipe.seed, epoch=epoch, change=recipe.jitter, start=start
         )
+        return ((self.preprocessing(x), y) for x, y in found)
 
     def evaluate(self, images: Images) -> tuple[float, float]:
         """Loss and accuracy on a part of the dataset."""
@@ -155,12 +157,12 @@ class Trainer:
             self.stepper.freeze(paths)
 
     def take_step(self, x: Array, y: Array) -> Step:
-        """One update, on images x (n, H, W, C) in 0…1, written down in `progress`."""
+        """One update, on a batch as `batches` gives it, written down in `progress`."""
         progress, waited, n = self.progress, self.lap(), len(y)
         self.optimizer.lr = lr = self.recipe.make_schedule(progress.total)(progress.done)
         place = f"step {progress.done + 1} (epoch {progress.epoch}, batch {progress.batch + 1} of {self.count})"
         self.settled = False
-        loss, right = self.stepper.step(self.preprocessing(x), y, place)
+        loss, right = self.stepper.step(x, y, place)
         progress.batch, progress.done, progress.images = progress.batch + 1, progress.done + 1, progress.images + n
         progress.loss, progress.right = progress.loss + loss * n, progress.right + right
         seconds, self.settled = self.lap(), True
@@ -190,7 +192,7 @@ class Trainer:
             if self.average:
                 self.average.copy_to(self.model)
                 some = max(1, min(RECALIBRATED, len(self.dataset.train) // 8) // self.recipe.batch)
-                self.recalibrate(self.preprocessing(x) for x, _ in itertools.islice(self.batches(), some))
+                self.recalibrate(x for x, _ in itertools.islice(self.batches(), some))
             yield raw
         finally:
             restore(raw)
