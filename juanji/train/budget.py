@@ -58,11 +58,14 @@ def largest_batch(trainer: Trainer) -> tuple[int, str]:
 
 
 def memory(trainer: Trainer, batch: int) -> int:
-    """Bytes that a step of so many images takes."""
+    """Bytes that a step of so many images takes, or the largest of its parts."""
     trainer.begin_epoch()
-    height, width = trainer.preprocessing.size
-    x = Tensor(np.zeros((batch, height, width, trainer.preprocessing.channels), np.float32))
-    return trainer.stepper.whole.memory(x, Tensor(np.zeros(batch, np.int64)))
+    stepper, shown = trainer.stepper, trainer.preprocessing
+    images = -(-batch // stepper.parts)
+    x, y = np.zeros((images, *shown.size, shown.channels), np.float32), np.zeros(images, np.int64)
+    if stepper.parts == 1:
+        return stepper.whole.memory(Tensor(x), Tensor(y))
+    return stepper.part.memory(*map(Tensor, (x, y, np.float64(1), np.float64(0))))
 
 
 def free_memory() -> int:

@@ -136,6 +136,7 @@ class Trainer:
         self.tell("on_start")
         if not self.progress.total:
             self.progress.total = limit.steps(self)
+            self.keep()  # what was decided by the clock, before a step is taken by it
         while not self.progress.finished:
             self.begin_epoch()
             for x, y in self.batches(self.progress.batch):
@@ -146,6 +147,7 @@ class Trainer:
                     self.tell("on_step", step)
                     self.keep_if_due()
             yield self.finish_epoch()
+            self.since = time.perf_counter()  # what the caller does with a row is not training
         self.tell("on_end")
 
     def begin_epoch(self) -> None:
@@ -180,6 +182,7 @@ class Trainer:
                 self.tell("on_epoch", row)
         with uninterrupted():
             self.keep()
+        self.lap()
         if self.progress.finished:
             restore(final)
         return row
@@ -313,6 +316,7 @@ class Trainer:
             if (saving.steps and self.progress.done % saving.steps == 0) or (0 < saving.seconds <= passed):
                 self.progress.total = limit.revised(self)  # which has to be kept before a step is taken by it
                 self.keep()
+                self.lap()
 
     # Small things
 

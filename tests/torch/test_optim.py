@@ -53,6 +53,28 @@ def test_twenty_steps(name, options):
         np.testing.assert_allclose(model.parameters()[key], parameter.detach(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_learning_rates_of_their_own_are_parameter_groups(name, options):
+    """Biases learn eight times as fast, and the first layer's weight not at all."""
+    model = network()
+    theirs = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2)).double()
+    theirs.load_state_dict({key: torch.tensor(np.asarray(v)) for key, v in model.state_dict().items()})
+    one = optim.multiplied(getattr(optim, name)(model, **options), {"*.bias": 8.0})
+    groups = [
+        {"params": [parameter], "lr": options["lr"] * (8 if key.endswith("bias") else 1)}
+        for key, parameter in theirs.named_parameters()
+        if key != "0.weight"
+    ]
+    two = getattr(torch.optim, name)(groups, **options)
+    for _ in range(20):
+        one.update(model, gradients(model), frozen=["0.weight"])
+        two.zero_grad()
+        torch.nn.functional.mse_loss(theirs(torch.tensor(X)), torch.tensor(Y)).backward()
+        two.step()
+    for key, parameter in theirs.named_parameters():
+        np.testing.assert_allclose(model.parameters()[key], parameter.detach(), rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("max_norm", [0.1, 1e3])
 def test_clipping(max_norm):
     grads = gradients(network())

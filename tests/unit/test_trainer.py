@@ -442,9 +442,11 @@ def test_the_range_test_ends_where_numbers_end(tmp_path):
 
 def test_memory_is_known_before_the_first_step():
     trainer = Trainer(plain(), DATA, Recipe(batch=12, **STILL))
-    x, y = Tensor(np.zeros((12, 6, 6, 1), np.float32)), Tensor(np.zeros(12, np.int64))
-    asked = budget.memory(trainer, 12)
+    x, y = Tensor(np.zeros((16, 6, 6, 1), np.float32)), Tensor(np.zeros(16, np.int64))
+    asked = budget.memory(trainer, 16)
     assert asked == trainer.stepper.whole.plan(x, y).memory()
+    apart = Trainer(plain(), DATA, Recipe(batch=12, accumulate=3, **STILL))
+    assert budget.memory(apart, 48) == apart.stepper.part.plan(x, y, Tensor(1.0), Tensor(0.0)).memory()
 
 
 def test_the_batch_is_the_largest_that_fits(monkeypatch):
@@ -505,7 +507,7 @@ def test_callbacks_are_told_in_order(tmp_path):
     trainer = Trainer(plain(), DATA, Recipe(epochs=2, batch=18, **STILL), callbacks=[Listener()], saving=saving)
     list(trainer.run())
     steps = [(1, 1, 2, 4), (1, 2, 2, 4), (2, 1, 2, 4), (2, 2, 2, 4)]
-    assert told == ["start", *steps[:2], 1, "c", steps[2], "c", steps[3], 2, "c", "end"]
+    assert told == ["start", "c", *steps[:2], 1, "c", steps[2], "c", steps[3], 2, "c", "end"]
 
 
 def test_steps_may_be_overridden():
