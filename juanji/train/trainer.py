@@ -182,9 +182,10 @@ class Trainer:
                 self.tell("on_epoch", row)
         with uninterrupted():
             self.keep()
-        self.lap()
         if self.progress.finished:
             restore(final)
+        else:
+            self.lap()
         return row
 
     @contextmanager
