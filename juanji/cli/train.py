@@ -148,7 +148,7 @@ def train(
     given = {name: value for name, value in given.items() if value is not None}
     auto = frozenset(name for name, text in (("lr", lr), ("batch", batch)) if text == AUTO)
     every = interval(checkpoint_every)
-    if resume and (session := resumed(data, out, given)):
+    if resume and (session := resumed(data, config, out, given)):
         progress = session.trainer.progress
         tell(session, quiet, "finished already" if progress.finished else f"going on after step {progress.done}")
     else:
@@ -198,14 +198,20 @@ def interval(text: str) -> dict[str, Any]:
     return {"every_seconds": seconds("train", "--checkpoint-every", text)}
 
 
-def resumed(data: str | None, out: Path | None, given: Mapping[str, Any]) -> Session | None:
+def resumed(data: str | None, config: Path | None, out: Path | None, given: Mapping[str, Any]) -> Session | None:
     """The run to go on with; None where it has not begun yet, but has been told how to."""
     if data is None and out is None:
         raise ArgumentError("train: which run?", fix="juanji train --resume runs/digits-lenet5-1")
     path = Path(str(data)) if out is None else out
-    if out is not None and data is not None and not begun(path):
+    if out is not None and (data or config) and not begun(path):
         return None
     choices = Choices.of_config(read_config(path / "config.json"))
+    if config is not None and Choices.of_config(read_config(config)).changed(given) != choices:
+        raise ArgumentError(
+            "train: a run is resumed with the choices it began with",
+            received=f"--config {config}, which is not that of {path}",
+            fix="leave the option out, or name another folder",
+        )
     fixed = {name: value for name, value in given.items() if (name, value) != ("precision", AUTO)}
     choices.check(fixed)
     return Session.resume(path)

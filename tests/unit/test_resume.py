@@ -405,6 +405,18 @@ def test_what_cannot_be_resumed(run, arguments, text, capsys, tmp_path, monkeypa
     assert (code, text in errors) == (2, True), errors
 
 
+def test_a_configuration_begins_a_run_or_goes_on_with_it(run, capsys, tmp_path):
+    config, out = run / "config.json", tmp_path / "out"
+    arguments = ["train", "--config", config, "--out", out, "--resume", "--quiet"]
+    for _ in range(2):
+        assert call(capsys, *arguments)[0] == 0
+        assert load_run(out).config == load_run(run).config
+    (tmp_path / "config.json").write_text(config.read_text().replace('"epochs": 2', '"epochs": 3'))
+    arguments[2] = tmp_path / "config.json"
+    code, _, errors = call(capsys, *arguments)
+    assert (code, "which is not that of" in errors) == (2, True)
+
+
 def test_a_run_without_checkpoint(run, tmp_path, capsys):
     for name in ("model.safetensors", "config.json"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
