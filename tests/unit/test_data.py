@@ -42,7 +42,7 @@ def test_digits_are_enlarged_bilinearly():
 
 
 def test_unknown_dataset_names_the_nearest():
-    with pytest.raises(UnknownNameError, match=r"there is no dataset named 'digit'[\s\S]*did you mean 'digits'\?"):
+    with pytest.raises(UnknownNameError, match=r"there is no dataset named 'digit'[\s\S]*did you mean 'digits'"):
         load("digit")
 
 
@@ -195,11 +195,6 @@ def test_arrays_that_are_no_images(tmp_path):
         write_image(tmp_path / "x.png", np.ones((5, 5, 2)))
     with pytest.raises(DataError, match=r"values from 0 to 255[\s\S]*divide bytes by 255"):
         Images(np.array([0, 255], np.float32).reshape(2, 1, 1, 1), np.arange(2))
-
-
-def test_own_files_are_not_trained_on_yet(tmp_path):
-    with pytest.raises(DataError, match=r"training on your own files is not in this version[\s\S]*digits"):
-        load(str(tmp_path))
 
 
 def test_unreadable_images_are_named(tmp_path):
