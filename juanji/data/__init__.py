@@ -4,6 +4,7 @@ from juanji.data import filters
 from juanji.data.augment import Jitter
 from juanji.data.builtin import BUILT_IN, digits
 from juanji.data.dataset import Dataset, Images, batches, stratified
+from juanji.data.findings import Finding, Report, check
 from juanji.data.form import Form
 from juanji.data.images import read_image, write_image
 from juanji.data.labelled import Labelled
@@ -18,13 +19,16 @@ __all__ = [
     "BUILT_IN",
     "PUBLIC",
     "Dataset",
+    "Finding",
     "Form",
     "Images",
     "Jitter",
     "Labelled",
     "Preprocessing",
+    "Report",
     "Survey",
     "batches",
+    "check",
     "digits",
     "filters",
     "find",
