@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import urllib.error
@@ -18,6 +17,7 @@ from juanji.errors import DataError
 BLOCK = 1 << 18
 TRIES = 3  # of each mirror, each going on where the one before was cut
 TIMEOUT = 30.0  # seconds without a byte
+PASSING = (408, 416, 429)  # timeout, no such range, too many requests: asked again, these may be well
 Progress = Callable[[str, int, int], None]
 
 
@@ -75,20 +75,31 @@ def go_on(url: str, file: File, part: Path, progress: Progress) -> None:
     """Load what is missing of `part`, and check it."""
     have = part.stat().st_size if part.exists() else 0
     if have < file.size:
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-                # A server that knows no ranges sends the file from its beginning.
-                fresh = answer.status != 206
-                with part.open("wb" if fresh else "ab") as out:
-                    copy(answer, out, file, 0 if fresh else have, progress)
-        except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code != 416:
-                raise WrongFileError(f"HTTP {error.code} {error.reason}") from None
-            if error.code == 416:
-                part.unlink(missing_ok=True)
-            raise
-    check(part, file)
+        load(url, file, part, have, progress)
+    with part.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != file.sha256:
+        part.unlink()
+        if have:
+            raise ConnectionError("what was loaded before is damaged, or of another file")
+        raise WrongFileError(f"another file: SHA-256 {digest}")
+
+
+def load(url: str, file: File, part: Path, have: int, progress: Progress) -> None:
+    headers = {"User-Agent": "juanji", **({"Range": f"bytes={have}-"} if have else {})}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
+            # A server that knows no ranges sends the file from its beginning.
+            fresh = answer.status != 206
+            with part.open("wb" if fresh else "ab") as out:
+                copy(answer, out, file, 0 if fresh else have, progress)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416:
+            part.unlink()
+        if error.code < 500 and error.code not in PASSING:
+            raise WrongFileError(f"HTTP {error.code} {error.reason}") from None
+        raise
 
 
 def copy(answer: IO[bytes], out: IO[bytes], file: File, done: int, progress: Progress) -> None:
@@ -100,12 +111,3 @@ def copy(answer: IO[bytes], out: IO[bytes], file: File, done: int, progress: Pro
         progress(f"downloading {file.name}", done, file.size)
     if done < file.size:
         raise ConnectionError(f"the connection was cut after {done:,} of {file.size:,} bytes")
-
-
-def check(part: Path, file: File) -> None:
-    with part.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    if digest != file.sha256:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise WrongFileError(f"another file: SHA-256 {digest}")
