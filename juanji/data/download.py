@@ -96,7 +96,7 @@ def load(url: str, file: File, part: Path, have: int, progress: Progress) -> Non
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:
-            part.unlink()
+            part.unlink(missing_ok=True)
         if error.code < 500 and error.code not in PASSING:
             raise WrongFileError(f"HTTP {error.code} {error.reason}") from None
         raise

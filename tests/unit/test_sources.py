@@ -7,9 +7,11 @@ import stat
 import struct
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 
 from juanji.data import archives, source
 from juanji.data.archives import Archive
+from juanji.data.layout import in_folders
 from juanji.data.source import Folder, Names, top_folder
 from juanji.errors import DataError
 
@@ -341,3 +344,49 @@ def test_enormous_sizes_in_tar_headers(tmp_path):
             (tmp_path / "x.tar").write_bytes(bytes(entry) + bytes(2048))
             with pytest.raises(DataError, match=r"x\.tar"):
                 Archive(tmp_path / "x.tar")
+
+
+class Entry:
+    """A directory entry that was never on a disk."""
+
+    __slots__ = ("folder", "name")
+
+    def __init__(self, name, folder):
+        self.name, self.folder = name, folder
+
+    path = property(lambda self: self.name)
+    is_symlink = staticmethod(lambda: False)
+
+    def is_dir(self):
+        return self.folder
+
+    def is_file(self):
+        return not self.folder
+
+    def stat(self):
+        return SimpleNamespace(st_size=1234, st_mtime_ns=5)
+
+
+@pytest.mark.slow
+def test_a_million_files_take_bounded_memory(monkeypatch, tmp_path):
+    """Ten classes of 100,000: while they are found, and afterwards. A list of paths alone would take 100 MB."""
+
+    @contextlib.contextmanager
+    def scandir(folder):
+        if folder == str(tmp_path):
+            yield (Entry(f"class{i}", True) for i in range(10))
+        else:
+            yield (Entry(f"photograph{i:07}.jpg", False) for i in reversed(range(100_000)))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    tracemalloc.start()
+    try:
+        found = in_folders("data", Folder(tmp_path))
+        kept, peak = (size / 1e6 for size in tracemalloc.get_traced_memory())
+    finally:
+        tracemalloc.stop()
+    assert len(found.y) == 1_000_000
+    assert found.samples.name(999_999).endswith("class9/photograph0099999.jpg")
+    assert found.classes[9] == "class9"
+    assert kept < 100
+    assert peak < 160
