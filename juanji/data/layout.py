@@ -72,20 +72,19 @@ def selected(names: Names, places: array[int]) -> Names:
 
 
 def with_parts(name: str, files: Names, top: str) -> bool:
-    """Whether the folders are parts: one is called train, and its images lie in folders again."""
+    """Whether the folders are parts that hold classes: one is called train, or all are called like parts."""
     direct, deeper = depths(files, len(top))
-    train = [folder for folder in deeper if PART_NAMES.get(folder.lower()) == TRAIN and not direct[folder]]
-    if not train:
-        return False
-    for folder in [*direct, *deeper]:
-        if folder.lower() not in PART_NAMES or (direct[folder] and not deeper[folder]):
-            raise DataError(
-                f"{name}: a folder beside {train[0]} holds images of no part, or of no class",
-                received=folder,
-                rule="DATA/{train,val,test}/CLASS/image",
-                fix=f"take {folder} away, or bring it to that form",
-            )
-    return True
+    parts = [folder for folder in deeper if folder.lower() in PART_NAMES and not direct[folder]]
+    others = sorted({*direct, *deeper} - {*parts})
+    train = [folder for folder in parts if PART_NAMES[folder.lower()] == TRAIN]
+    if others and train:
+        raise DataError(
+            f"{name}: a folder beside {train[0]} holds images of no part, or of no class",
+            received=others[0],
+            rule="DATA/{train,val,test}/CLASS/image",
+            fix=f"take {others[0]} away, or bring it to that form",
+        )
+    return bool(parts) and not others
 
 
 def depths(files: Names, skip: int) -> tuple[Counter[str], Counter[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from juanji.checks import counts, one_of
+from juanji.checks import counts, fraction, one_of
 from juanji.data.builtin import BUILT_IN
 from juanji.data.dataset import Dataset, Images
 from juanji.data.download import Progress, silent
@@ -18,7 +18,7 @@ from juanji.data.labelled import TEST, TRAIN, VAL, ImageArray, Labelled
 from juanji.data.origin import find
 from juanji.data.overview import common_size, own_channels
 from juanji.data.packed import Failures, pixels
-from juanji.data.split import digests, split
+from juanji.data.split import SHARE, digests, split
 from juanji.errors import ArgumentError, DataError
 from juanji.graph import Array
 
@@ -32,6 +32,7 @@ def load(
     channels: int | None = None,
     resize: str = "crop",
     room: float = 1.0,
+    validation: float = 0.0,
     seed: int = 0,
     data_dir: str | Path | None = None,
     cache: bool = True,
@@ -47,6 +48,8 @@ def load(
     channels    1 or 3; by default 1 where all images are grey, else 3
     resize      how images come to that size: "crop", "stretch" or "pad", see `Form`
     room        training images are ⌈room·size⌉ high and wide, so that random cuts have something to cut from
+    validation  share of the training images that becomes a part to be looked at during training, where the data has
+                none; they come in the size of those for testing
     seed        mixes which images are held out, where the data does not say
     data_dir    where the files of public datasets lie, or are downloaded to
     cache       keep the decoded images in a file for the next time
@@ -59,11 +62,11 @@ def load(
     """
     one_of("load", "resize", resize, RESIZE)
     one_of("load", "unreadable", unreadable, UNREADABLE)
-    check_numbers(size, channels, room)
+    check_numbers(size, channels, room, validation)
     if isinstance(data, str) and data in BUILT_IN:
-        return built_in(data, size, channels, room)
+        return built_in(data, size, channels, room, validation, seed)
     found = data if isinstance(data, Labelled) else find(data, data_dir, progress)
-    found = with_parts(found, seed, cache)
+    found = with_parts(found, seed, cache, validation)
     check_classes(found.name, found.classes, found.y[found.part == TRAIN])
     form = Form(
         common_size(found.samples) if size is None else (size, size), channels or own_channels(found.samples), resize
@@ -79,7 +82,8 @@ def load(
     return Dataset(found.name, parts[TRAIN], parts[TEST], found.classes, val)
 
 
-def check_numbers(size: int | None, channels: int | None, room: float) -> None:
+def check_numbers(size: int | None, channels: int | None, room: float, validation: float) -> None:
+    fraction("load", validation=validation)
     if size is not None:
         counts("load", size=size)
     if channels not in (None, 1, 3):
@@ -92,30 +96,36 @@ def roomy(size: tuple[int, int], room: float) -> tuple[int, int]:
     return math.ceil(round(room * size[0], 6)), math.ceil(round(room * size[1], 6))
 
 
-def built_in(name: str, size: int | None, channels: int | None, room: float) -> Dataset:
+def built_in(name: str, size: int | None, channels: int | None, room: float, validation: float, seed: int) -> Dataset:
     """A dataset that comes with juanji, which is drawn in any size."""
     make = BUILT_IN[name]
     dataset = make() if size is None else make(size=size)
-    if room > 1:
-        dataset = replace(dataset, train=make(size=roomy(dataset.shape[:2], room)[0]).train)
+    train = dataset.train if room == 1 else make(size=roomy(dataset.shape[:2], room)[0]).train
+    if validation and dataset.val is None:
+        content = digests(ImageArray(name, np.asarray(make().train.x)), keep=False)  # whatever the size
+        held = split(dataset.train.y, content, seed, validation)
+        dataset, train = replace(dataset, val=dataset.train[held]), train[~held]
+    dataset = replace(dataset, train=train)
     if channels in (None, dataset.shape[2]):
         return dataset
-    return replace(dataset, train=in_colour(dataset.train), test=in_colour(dataset.test))
+    val = None if dataset.val is None else in_colour(dataset.val)
+    return replace(dataset, train=in_colour(train), test=in_colour(dataset.test), val=val)
 
 
 def in_colour(images: Images) -> Images:
     return Images(np.repeat(np.asarray(images.x[:]), 3, axis=-1), images.y)
 
 
-def with_parts(found: Labelled, seed: int, keep: bool) -> Labelled:
-    """The data with a part to train on and one to test on, split where it has only one."""
-    part = found.part
-    if part is None or not (part != TRAIN).any():
-        held = split(found.y, digests(found.samples, keep), seed)
-        return replace(found, part=np.where(held, TEST, TRAIN).astype(np.int8))
+def with_parts(found: Labelled, seed: int, keep: bool, validation: float = 0.0) -> Labelled:
+    """The data with a part to train on and one to test on, split where it has only one; one for validation at wish."""
+    part = np.full(len(found.y), TRAIN, np.int8) if found.part is None else found.part.copy()
     if not (part == TEST).any():
-        return replace(found, part=np.where(part == VAL, TEST, part).astype(np.int8))
-    return found
+        part[part == VAL] = TEST
+    for wanted, share in ((TEST, SHARE), (VAL, validation)):
+        if share and not (part == wanted).any():
+            ours = np.flatnonzero(part == TRAIN)
+            part[ours[split(found.y[ours], digests(found.samples, keep)[ours], seed, share)]] = wanted
+    return replace(found, part=part)
 
 
 def check_classes(name: str, classes: tuple[str, ...], y: Array) -> None:

@@ -23,7 +23,7 @@ from juanji.errors import DataError, unknown_name
 
 # What is accepted: how a path of the kind is told, and what reads it. The first that fits does.
 KINDS: tuple[tuple[str, Callable[[Path], bool], Callable[[Path], Labelled]], ...] = (
-    ("a folder of IDX files", lambda path: path.is_dir() and any(map(is_idx, os.listdir(path))), in_idx),
+    ("a folder of IDX files", lambda path: any(is_idx(file.name) for file in path.glob("*-ubyte*")), in_idx),
     ("a folder of CIFAR-10's batches", lambda path: (path / CIFAR[0]).is_file(), in_cifar),
     ("a folder of class folders", Path.is_dir, lambda path: in_folders(str(path), Folder(path))),
     (".zip, .tar, .tar.gz, .tar.bz2, .tar.xz", is_archive, lambda path: in_folders(str(path), Archive(path))),

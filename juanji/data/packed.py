@@ -164,7 +164,11 @@ def place(size: int) -> Path | None:
 
 
 def key(samples: Samples, chosen: Array, form: Form) -> str:
-    return cache.key(samples.identity, hashlib.sha256(chosen.tobytes()).hexdigest(), repr(form), MAGIC.decode())
+    """What a packed file depends on: the images, the form, and who decodes them."""
+    import PIL
+
+    which = hashlib.sha256(chosen.tobytes()).hexdigest()
+    return cache.key(samples.identity, which, repr(form), PIL.__version__, MAGIC.decode())
 
 
 def write(path: Path, samples: Samples, chosen: Array, form: Form, progress: Progress) -> None:

@@ -99,6 +99,13 @@ def test_classes_may_be_called_like_parts(tmp_path):
     assert found.part is None
 
 
+def test_parts_without_one_to_train_on(tmp_path):
+    found = find(write_tree(tmp_path, "test/a/1.png", "test/b/2.png"))
+    assert shown(found) == {"T:a": "1.png", "T:b": "2.png"}
+    with pytest.raises(DataError, match=r"classes without an image to train on[\s\S]*a, b"):
+        load(tmp_path, 4)
+
+
 def test_classes_that_are_numbers_are_in_their_order(tmp_path):
     assert find(write_tree(tmp_path / "n", "10/1.png", "9/1.png", "-1/1.png")).classes == ("-1", "9", "10")
     assert find(write_tree(tmp_path / "w", "10/1.png", "9/1.png", "x/1.png")).classes == ("10", "9", "x")

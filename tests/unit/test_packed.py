@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zipfile
 from types import SimpleNamespace
 
@@ -214,6 +215,30 @@ def test_parts_that_the_data_has(tmp_path):
     assert (len(data.train), data.val, len(data.test)) == (4, None, 2)
 
 
+def test_a_part_for_validation_is_split_off_at_wish(photos):
+    plain, data = load(photos, 8), load(photos, 8, room=1.5, validation=0.25)
+    assert (len(data.train), len(data.val), len(data.test)) == (18, 6, 6)
+    assert data.train.x.shape[1:3] == (12, 12)
+    assert data.val.x.shape[1:3] == (8, 8)
+    assert np.bincount(data.val.y).tolist() == [2, 2, 2]
+    assert np.array_equal(data.test.x, plain.test.x)
+    rows = {x.tobytes() for x in plain.train.x}
+    assert {x.tobytes() for x in data.val.x} < rows
+    for i in range(8):
+        os.renames(next((photos / "a").iterdir()), photos / ("val", "train")[i % 2] / "ab"[i // 4] / f"{i}.png")
+    for name in "abc":
+        shutil.rmtree(photos / name, ignore_errors=True)
+    assert len(load(photos, 8, validation=0.5).val or ()) == 2  # val is for testing, and half of train is held out
+
+
+def test_digits_with_a_part_for_validation():
+    data = load("digits", 16, room=1.25, channels=3, validation=0.1)
+    assert (len(data.train), len(data.val), len(data.test)) == (1081, 120, 596)
+    assert (data.train.x.shape[1:], data.val.x.shape[1:]) == ((20, 20, 3), (16, 16, 3))
+    whole = load("digits", 16)
+    assert {x.tobytes() for x in data.val.x[..., :1]} < {x.tobytes() for x in whole.train.x}
+
+
 def test_arrays_come_as_they_are_or_in_another_form(tmp_path):
     x = np.stack([noise(seed=i) for i in range(10)])
     np.savez(tmp_path / "d.npz", x=x, y=np.arange(10) % 2)
@@ -242,7 +267,7 @@ def test_one_class_and_classes_without_training_images(tmp_path):
 def test_bad_choices(photos):
     for options, what in [
         ({"size": 0}, "size"), ({"channels": 2}, "bad channels"), ({"room": 0.5}, "bad room"),
-        ({"resize": "fit"}, "crop"), ({"unreadable": "ignore"}, "refuse"),
+        ({"validation": 1}, "validation"), ({"resize": "fit"}, "crop"), ({"unreadable": "ignore"}, "refuse"),
     ]:  # fmt: skip
         with pytest.raises(ArgumentError, match=rf"load[\s\S]*{what}"):
             load(photos, **{"size": 8, **options})
