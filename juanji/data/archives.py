@@ -4,6 +4,7 @@ lead elsewhere, and its sizes may lie."""
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import posixpath
@@ -32,6 +33,7 @@ RATIO, ALWAYS = 100, 1 << 30  # images are compressed already: more than this st
 LONGEST_LINK = 4096
 DRIVE = re.compile("[A-Za-z]:")
 BLOCK = 1 << 20
+HEAD = 1 << 16  # bytes in which nearly every image says its size
 COMPRESSED: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".tbz2": bz2.open, ".xz": lzma.open, ".txz": lzma.open,
 }  # fmt: skip
@@ -74,7 +76,10 @@ class Archive(Source):
         self.fill(sorted_out(self.path, found))
 
     def fill(self, members: list[Member]) -> None:
-        most = ALWAYS + RATIO * self.path.stat().st_size
+        state = self.path.stat()
+        # A zip has checksums; a tar must be told by its own time.
+        self.stamp = "" if self.zipped else f"{state.st_size} {state.st_mtime_ns} "
+        most = ALWAYS + RATIO * state.st_size
         if (total := sum(member.size for member in members)) > most:
             raise bomb(self.path, total, most)
         self.files = Files.of((member.name, member.size, member.stamp) for member in members)
@@ -86,16 +91,33 @@ class Archive(Source):
         size, packed = int(self.files.sizes[i]), int(self.packed[i])
         if max(size, packed) > LARGEST:
             raise too_large(self.label(i), size)
-        start = int(self.starts[i])
-        try:
-            with self.lock:
-                content = stored(self.file, start + header(self.file, start) if self.zipped else start, packed)
+        with self.damage_named(i):
+            content = unpacked(self.bytes_of(i, packed), int(self.methods[i]), size)
+            check(len(content) == size, f"its size is not the {size:,} bytes that the archive says")
             if self.zipped:
-                content = unpacked(content, int(self.methods[i]), size)
                 check(zlib.crc32(content) == self.files.stamps[i], "its checksum is not that of its content")
+        return content
+
+    def head(self, i: int) -> bytes:
+        with self.damage_named(i):
+            return unpacked(self.bytes_of(i, min(HEAD, int(self.packed[i]))), int(self.methods[i]), HEAD)
+
+    def bytes_of(self, i: int, size: int) -> bytes:
+        """The first bytes of file i as they lie in the archive."""
+        start = int(self.starts[i])
+        with self.lock:
+            return stored(self.file, start + header(self.file, start) if self.zipped else start, size)
+
+    @contextlib.contextmanager
+    def damage_named(self, i: int) -> Iterator[None]:
+        try:
+            yield
         except (OSError, ValueError, zlib.error) as error:
             raise damaged(Path(self.label(i)), error) from None
-        return content
+
+    @property
+    def identity(self) -> str:
+        return self.stamp + super().identity
 
 
 def check(fine: bool, otherwise: str) -> None:
@@ -171,8 +193,7 @@ def zip_members(path: Path, file: IO[bytes]) -> Iterator[Member]:
 def link_in_zip(file: IO[bytes], member: Member) -> str:
     check(max(member.size, member.packed) <= LONGEST_LINK, f"{member.name}: a link of {member.size:,} bytes")
     content = stored(file, member.start + header(file, member.start), member.packed)
-    to = unpacked(content, member.method, member.size).decode()
-    return beside(member.name, to)
+    return beside(member.name, unpacked(content, member.method, member.size).decode())
 
 
 def beside(name: str, to: str) -> str:
@@ -257,11 +278,10 @@ def stored(file: IO[bytes], start: int, size: int) -> bytes:
 
 
 def unpacked(content: bytes, method: int, size: int) -> bytes:
-    """The content of a member of a zip: `size` bytes, and never more."""
-    if method == zipfile.ZIP_DEFLATED:
-        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
-    check(len(content) == size, f"its size is not the {size:,} bytes that the archive says")
-    return content
+    """What a member's bytes stand for, the first `size` bytes of it and one more, which tells that there are more."""
+    return (
+        content if method == zipfile.ZIP_STORED else zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
+    )
 
 
 def is_archive(path: Path) -> bool:

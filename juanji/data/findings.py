@@ -14,7 +14,7 @@ import numpy as np
 
 from juanji.data.download import Progress, silent
 from juanji.data.inspection import BLACK, MOVING, PLAIN, TURNED, Inspection, inspect
-from juanji.data.labelled import TEST, TRAIN, Labelled
+from juanji.data.labelled import TEST, TRAIN, Labelled, has_other_format
 from juanji.data.origin import find
 from juanji.data.overview import counts, pair
 from juanji.graph import Array
@@ -200,9 +200,14 @@ def strangers(seen: Inspection) -> Iterator[Finding]:
     if data.strays:
         what = f"{several(len(data.strays), 'image')} in no class folder: not used"
         yield Finding("strays", "warning", what, tuple(data.strays))
-    if data.foreign:
-        what = f"{several(len(data.foreign), 'file')} with no ending of an image: not used"
-        yield Finding("other files", "note", what, tuple(data.foreign))
+    images = tuple(filter(has_other_format, data.foreign))
+    if images:
+        what = f"{several(len(images), 'image')} of formats that are not read: not used"
+        yield Finding("other formats", "warning", what, images, "convert them to JPEG or PNG")
+    if len(data.foreign) > len(images):
+        others = tuple(name for name in data.foreign if not has_other_format(name))
+        what = f"{several(len(others), 'file')} with no ending of an image: not used"
+        yield Finding("other files", "note", what, others)
 
 
 def looks(seen: Inspection) -> Iterator[Finding]:

@@ -17,6 +17,12 @@ from juanji.interop.files import write_atomically
 # No others are opened: some decoders run programs of their own (EPS is handed to Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+# Images too, which need other programs.
+OTHER_ENDINGS = (
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".psd", ".svg", ".tga", ".eps", ".dng", ".cr2", ".cr3", ".nef",
+    ".arw", ".orf", ".rw2", ".raf", ".ppm", ".pgm", ".dcm", ".ico",
+)  # fmt: skip
+ORIENTATION = 0x0112  # in EXIF; from 5 on height and width change places
 # What Pillow opens, by mode: the mode to convert to first, and the value that is white.
 MODES = {
     "1": ("L", 255), "L": ("L", 255), "LA": ("LA", 255), "La": ("LA", 255),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from juanji.data.download import Progress, silent
-from juanji.data.images import eight_bits, opened, upright
+from juanji.data.images import ORIENTATION, eight_bits, opened, upright
 from juanji.data.labelled import ImageArray, Labelled
 from juanji.data.parallel import chunks
 from juanji.errors import DataError
@@ -19,7 +19,6 @@ from juanji.graph import Array
 LEAST = 64  # pixels that a photograph is decoded to at least: enough to see whether it is whole, and dark
 DARK, FLAT = 12, 2.5  # of 255: the brightest of an image that is nearly black; the deviation of one of one colour
 ANIMATED = ("GIF", "WEBP", "PNG", "TIFF")  # the second picture of a telephone's JPEG is no animation
-ORIENTATION = 0x0112
 TURNED, MOVING, BLACK, PLAIN = 1, 2, 4, 8
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from juanji.data.form import Form
-from juanji.data.images import ENDINGS, opened
+from juanji.data.images import ENDINGS, ORIENTATION, OTHER_ENDINGS, opened
 from juanji.data.source import Source
 from juanji.errors import DataError
 from juanji.graph import Array
@@ -72,13 +73,21 @@ class ImageFiles:
         return self.source.read(int(self.chosen[i]))
 
     def header(self, i: int) -> tuple[int, int, str]:
-        with opened(self.content(i), self.name(i)) as (image, _):
-            turned = image.getexif().get(0x0112, 1) > 4
-            height, width = (image.width, image.height) if turned else (image.height, image.width)
-            return height, width, image.mode
+        try:
+            return measured(self.source.head(int(self.chosen[i])), self.name(i))
+        except DataError:
+            return measured(self.content(i), self.name(i))
 
     def read(self, i: int, form: Form) -> Array:
         return form.read(self.content(i), self.name(i))
+
+
+def measured(file: Path | bytes, name: str) -> tuple[int, int, str]:
+    """Height and width upright, and Pillow's mode, of an image that is not decoded."""
+    with opened(file, name) as (image, _):
+        turned = image.getexif().get(ORIENTATION, 1) > 4
+        height, width = (image.width, image.height) if turned else (image.height, image.width)
+        return height, width, image.mode
 
 
 class ImageArray:
@@ -150,13 +159,15 @@ class Labelled:
     strays: Sequence[str] = ()
     foreign: Sequence[str] = ()
 
-    def with_part(self, part: Array) -> Labelled:
-        return replace(self, part=part)
-
 
 def is_image(name: str) -> bool:
     """Whether a file is an image by its name."""
     return name[name.rfind(".") :].lower() in ENDINGS if "." in name else False
+
+
+def has_other_format(name: str) -> bool:
+    """Whether a file is, by its name, an image of a format that is not read."""
+    return name[name.rfind(".") :].lower() in OTHER_ENDINGS if "." in name else False
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

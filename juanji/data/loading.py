@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from juanji.data.builtin import BUILT_IN
 from juanji.data.dataset import Dataset, Images
 from juanji.data.download import Progress, silent
 from juanji.data.form import RESIZE, Form
-from juanji.data.labelled import TEST, TRAIN, VAL, ImageArray, Labelled
+from juanji.data.labelled import TEST, TRAIN, VAL, ImageArray, Labelled, has_other_format
 from juanji.data.origin import find
 from juanji.data.overview import common_size, own_channels
 from juanji.data.packed import Failures, pixels
@@ -57,8 +58,8 @@ def load(
     progress    is called with what is going on, how much is done and of how much
 
     Where the data has no part to test on, a fifth is held out by content and `seed`, each class in its share; where it
-    has one for validation only, that is for testing. Raises DataError, naming the files, for what cannot be read or
-    cannot be trained on; ArgumentError and UnknownNameError for bad choices.
+    has one for validation only, that is for testing. Warns of images that are not used. Raises DataError, naming the
+    files, for what cannot be read or cannot be trained on; ArgumentError and UnknownNameError for bad choices.
     """
     one_of("load", "resize", resize, RESIZE)
     one_of("load", "unreadable", unreadable, UNREADABLE)
@@ -66,6 +67,7 @@ def load(
     if isinstance(data, str) and data in BUILT_IN:
         return built_in(data, size, channels, room, validation, seed)
     found = data if isinstance(data, Labelled) else find(data, data_dir, progress)
+    warn_of_unused(found)
     found = with_parts(found, seed, cache, validation)
     check_classes(found.name, found.classes, found.y[found.part == TRAIN])
     form = Form(
@@ -126,6 +128,19 @@ def with_parts(found: Labelled, seed: int, keep: bool, validation: float = 0.0) 
             ours = np.flatnonzero(part == TRAIN)
             part[ours[split(found.y[ours], digests(found.samples, keep)[ours], seed, share)]] = wanted
     return replace(found, part=part)
+
+
+def warn_of_unused(found: Labelled) -> None:
+    """Warn of images that a user may think are used."""
+    other = sum(map(has_other_format, found.foreign))
+    unused = [
+        f"{len(found.strays):,} images in no class folder" if found.strays else "",
+        f"{other:,} images of formats that are not read" if other else "",
+        f"the classes {', '.join(found.empty[:10])}, which have no image" if found.empty else "",
+    ]
+    if any(unused):
+        text = "; ".join(filter(None, unused))
+        warnings.warn(f"{found.name}: not used: {text} (juanji check {found.name})", stacklevel=3)
 
 
 def check_classes(name: str, classes: tuple[str, ...], y: Array) -> None:

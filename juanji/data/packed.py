@@ -15,6 +15,7 @@ import re
 import shutil
 import struct
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from juanji.data.dataset import Pixels
 from juanji.data.download import Progress, silent
 from juanji.data.form import Form
 from juanji.data.labelled import Samples
-from juanji.data.parallel import chunks
+from juanji.data.parallel import CHUNK, chunks
 from juanji.errors import DataError
 from juanji.graph import Array
 from juanji.kernels import cache
@@ -37,6 +38,8 @@ END = struct.Struct("<Q32s16s")  # the length of the notes, the digest of pixels
 NAME = re.compile("[0-9a-f]{64}")
 UNFINISHED = "unfinished-"
 BLOCK = 1 << 24
+AT_ONCE = 1 << 22  # bytes of images that a thread decodes in one go
+LEFT = 24 * 3600  # seconds after which nobody writes to a file any more
 SMALL_SHARE = 8  # an eighth of the memory is small
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -110,8 +113,7 @@ def pixels(
             return packed
     rows = decoded(samples, chosen, form, progress)
     if is_small(size):
-        found, failures = gathered(rows, form, samples.dtype)
-        return found, failures
+        return gathered(rows, len(chosen), form, samples.dtype)
     failures = Failures({i: reason for _, bad in rows for i, reason in bad.items()})
     kept = np.delete(np.arange(len(chosen)), list(failures.reasons))
     return Decoder(samples, chosen[kept], form), failures
@@ -129,19 +131,23 @@ def decoded(samples: Samples, chosen: Array, form: Form, progress: Progress) -> 
                 failures[int(place)] = str(error)
         return np.array(images, samples.dtype).reshape(-1, *form.shape), failures
 
-    done = 0
-    for images, failures in chunks(read, np.arange(len(chosen))):
+    done, size = 0, math.prod(form.shape) * samples.dtype.itemsize
+    for images, failures in chunks(read, np.arange(len(chosen)), max(1, min(CHUNK, AT_ONCE // size))):
         done += len(images) + len(failures)
         yield images, failures
         progress("reading images", done, len(chosen))
 
 
-def gathered(rows: Iterator[tuple[Array, dict[int, str]]], form: Form, dtype: np.dtype[Any]) -> tuple[Array, Failures]:
-    images, failures = [np.zeros((0, *form.shape), dtype)], Failures()
+def gathered(
+    rows: Iterator[tuple[Array, dict[int, str]]], count: int, form: Form, dtype: np.dtype[Any]
+) -> tuple[Array, Failures]:
+    """Up to `count` images in memory."""
+    images, failures, done = np.empty((count, *form.shape), dtype), Failures(), 0
     for some, bad in rows:
-        images.append(some)
+        images[done : done + len(some)] = some
         failures.reasons.update(bad)
-    return np.concatenate(images), failures
+        done += len(some)
+    return images[:done], failures
 
 
 def place(size: int) -> Path | None:
@@ -152,6 +158,7 @@ def place(size: int) -> Path | None:
     folder = folder / "images"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
+        sweep(folder)
         free = shutil.disk_usage(folder).free
         if free > size + size // 10:
             return folder
@@ -161,6 +168,13 @@ def place(size: int) -> Path | None:
             stacklevel=2,
         )
     return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were ended long ago have left."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        if time.time() - path.stat().st_mtime > LEFT:
+            path.unlink()
 
 
 def key(samples: Samples, chosen: Array, form: Form) -> str:

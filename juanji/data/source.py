@@ -101,6 +101,10 @@ class Source(ABC):
     def read(self, i: int) -> bytes:
         """The content of file i. Raises DataError, naming it, where it cannot be had whole, or is too large."""
 
+    def head(self, i: int) -> Path | bytes:
+        """Where what a decoder reads first of file i lies, or the first bytes: mostly enough for an image's size."""
+        return self.path / self.files.names[i]
+
     def label(self, i: int) -> str:
         """The file's name for people, with where it lies."""
         return os.path.join(self.path, self.files.names[i])
@@ -162,12 +166,12 @@ def read_file(path: Path) -> bytes:
     """The content of a file. Raises DataError, naming it, where that cannot be had, or is larger than any image."""
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+            size = os.fstat(file.fileno()).st_size
+            if size > LARGEST:
+                raise too_large(str(path), size)
+            return file.read(size)
     except OSError as error:
         raise no_file(path, error) from None
-    if len(content) > LARGEST:
-        raise too_large(str(path), os.stat(path).st_size)
-    return content
 
 
 def too_large(name: str, size: int) -> DataError:

@@ -163,6 +163,7 @@ OTHERS = {
     "names alike": (lambda data: case(data / "cat/00.PNG", 51), "warning", ["00.PNG = "]),
     "strays": (lambda data: save(picture(52), data / "stray.png"), "warning", ["stray.png"]),
     "other files": (lambda data: (data / "cat/notes.txt").touch(), "note", ["cat/notes.txt"]),
+    "other formats": (lambda data: (data / "cat/IMG.HEIC").touch(), "warning", ["cat/IMG.HEIC"]),
     "nearly black": (lambda data: save(Image.new("RGB", (9, 9), (5, 9, 2)), data / "cat/x.png"), "warning", ["x.png"]),
     "one colour": (lambda data: save(Image.new("L", (9, 9), 200), data / "cat/x.png"), "warning", ["x.png"]),
     "animated": (animate, "note", ["moving.gif"]),

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import zipfile
 from types import SimpleNamespace
 
@@ -264,6 +265,16 @@ def test_one_class_and_classes_without_training_images(tmp_path):
         load(tmp_path / "parts", 4)
 
 
+def test_images_that_are_not_used_are_warned_of(photos):
+    write(photos / "stray.png", noise())
+    (photos / "a/1.HEIC").touch()
+    (photos / "d").mkdir()
+    expected = r"1 images in no class folder; 1 images of formats that are not read; the classes d, which .*check"
+    with pytest.warns(UserWarning, match=expected) as told:
+        load(photos, 8)
+    assert told[0].filename == __file__
+
+
 def test_bad_choices(photos):
     for options, what in [
         ({"size": 0}, "size"), ({"channels": 2}, "bad channels"), ({"room": 0.5}, "bad room"),
@@ -370,6 +381,15 @@ def test_an_interrupt_leaves_nothing_half_made(photos, cache):
     with pytest.raises(KeyboardInterrupt):
         load(photos, 8, progress=stop)
     assert files(cache) == {}
+
+
+def test_what_was_left_unfinished_is_swept_up(photos, cache):
+    load(photos, 8)
+    for name, age in (("old", packed.LEFT + 60), ("new", 60)):
+        (cache / f"unfinished-{name}").touch()
+        os.utime(cache / f"unfinished-{name}", (time.time() - age,) * 2)
+    load(photos, 8)
+    assert [name for name in files(cache) if "unfinished" in name] == ["unfinished-new"]
 
 
 def test_large_sets_are_mapped(photos, monkeypatch):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from juanji.data import archives, source
 from juanji.data.archives import Archive
@@ -120,6 +121,42 @@ def test_the_identity_follows_names_sizes_and_times(tmp_path):
     assert Folder(root).identity == before
     os.utime(root / "b/2.png", ns=(1, 1))
     assert Folder(root).identity != before
+
+
+def test_the_identity_of_a_tar_follows_its_own_time(tmp_path):
+    """Its files have no checksums: one of the same size may have been put in another's place."""
+    path = pack(tmp_path / "x.tar.gz", {"a/1.png": b"one"})
+    before = Archive(path).identity
+    assert Archive(path).identity == before
+    pack(path, {"a/1.png": b"two"})
+    os.utime(path, ns=(7, 7))
+    assert Archive(path).identity != before
+
+
+def test_the_identity_of_a_zip_follows_its_content(tmp_path):
+    before = Archive(pack(tmp_path / "x.zip", TREE)).identity
+    assert Archive(pack(tmp_path / "y.zip", TREE)).identity == before
+    assert Archive(pack(tmp_path / "z.zip", {**TREE, "b/2.png": b"tvo"})).identity != before
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar.gz"])
+def test_sizes_of_images_are_found_in_their_first_bytes(tmp_path, monkeypatch, kind):
+    rng = np.random.default_rng(0)
+    files = {}
+    for i, options in enumerate([{}, {"icc_profile": rng.bytes(100_000)}]):  # of the second they stand far behind
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (300, 200, 3)).astype(np.uint8)).save(
+            buffer, "jpeg", quality=100, **options
+        )
+        files[f"a/{i}.jpg"] = buffer.getvalue()
+    found = (
+        Folder(write_tree(tmp_path / "x", files)) if kind == "folder" else Archive(pack(tmp_path / f"x.{kind}", files))
+    )
+    whole, read = [], type(found).read
+    monkeypatch.setattr(type(found), "read", lambda self, i: whole.append(i) or read(self, i))
+    samples = in_folders("x", found).samples
+    assert [samples.header(i) for i in range(2)] == [(300, 200, "RGB")] * 2
+    assert whole == ([] if kind == "folder" else [1])
 
 
 @pytest.mark.parametrize(
