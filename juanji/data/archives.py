@@ -67,13 +67,13 @@ class Archive(Source):
         weakref.finalize(self, self.file.close)
         try:
             found = list((zip_members if self.zipped else tar_members)(self.path, self.file))
+            self.fill(sorted_out(self.path, found))
         except DataError:
             raise
         # A damaged archive can make these libraries raise anything.
         except Exception as error:
             raise damaged(self.path, error) from None
         self.folders = folders({member.name.rpartition("/")[0] for member in found})
-        self.fill(sorted_out(self.path, found))
 
     def fill(self, members: list[Member]) -> None:
         state = self.path.stat()
@@ -279,13 +279,11 @@ def stored(file: IO[bytes], start: int, size: int) -> bytes:
 
 def unpacked(content: bytes, method: int, size: int) -> bytes:
     """What a member's bytes stand for, the first `size` bytes of it and one more, which tells that there are more."""
-    return (
-        content if method == zipfile.ZIP_STORED else zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
-    )
+    if method == zipfile.ZIP_STORED:
+        return content
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
 
 
 def is_archive(path: Path) -> bool:
     """Whether the name ends as those of the archives that are read."""
-    suffixes: Any = [suffix.lower() for suffix in path.suffixes[-2:]]
-    last = suffixes[-1] if suffixes else ""
-    return last in (".zip", ".tar", ".tgz", ".tbz2", ".txz") or (last in COMPRESSED and suffixes[:-1] == [".tar"])
+    return path.name.lower().endswith((".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz"))

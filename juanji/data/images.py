@@ -111,6 +111,12 @@ def unreadable(name: str, error: Exception) -> DataError:
     )
 
 
+def upright_size(image: Any) -> tuple[int, int]:
+    """Height and width as EXIF turns them, of an image that need not be decoded."""
+    turned = image.getexif().get(ORIENTATION, 1) > 4
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
 def upright(image: Any) -> Any:
     """The image decoded, turned as its EXIF orientation says."""
     from PIL import ImageOps

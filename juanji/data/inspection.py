@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from juanji.data.download import Progress, silent
-from juanji.data.images import ORIENTATION, eight_bits, opened, upright
+from juanji.data.images import ORIENTATION, eight_bits, opened, upright, upright_size
 from juanji.data.labelled import ImageArray, Labelled
 from juanji.data.parallel import chunks
 from juanji.errors import DataError
@@ -103,12 +103,12 @@ def look(data: Labelled, i: int) -> Look | str:
 
 def look_at_file(content: bytes, name: str, digest: int) -> Look:
     with opened(content, name) as (image, _):
-        turned = image.getexif().get(ORIENTATION, 1)
-        height, width = (image.width, image.height) if turned > 4 else (image.height, image.width)
+        height, width = upright_size(image)
+        turned = image.getexif().get(ORIENTATION, 1) != 1
         mode, moving = image.mode, is_animated(image)
         image.draft(None, (LEAST, LEAST))
         grey = np.asarray(eight_bits(upright(image), name, 1))
-    flags = TURNED * (turned != 1) | MOVING * moving | tones(grey)
+    flags = TURNED * turned | MOVING * moving | tones(grey)
     return Look(height, width, mode, flags, digest)
 
 

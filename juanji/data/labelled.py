@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from juanji.data.form import Form
-from juanji.data.images import ENDINGS, ORIENTATION, OTHER_ENDINGS, opened
+from juanji.data.images import ENDINGS, OTHER_ENDINGS, opened, upright_size
 from juanji.data.source import Source
 from juanji.errors import DataError
 from juanji.graph import Array
@@ -85,9 +85,7 @@ class ImageFiles:
 def measured(file: Path | bytes, name: str) -> tuple[int, int, str]:
     """Height and width upright, and Pillow's mode, of an image that is not decoded."""
     with opened(file, name) as (image, _):
-        turned = image.getexif().get(ORIENTATION, 1) > 4
-        height, width = (image.width, image.height) if turned else (image.height, image.width)
-        return height, width, image.mode
+        return *upright_size(image), image.mode
 
 
 class ImageArray:

@@ -19,7 +19,7 @@ def in_folders(name: str, source: Source) -> Labelled:
     One folder that holds everything is seen through. Raises DataError where the folders mean neither.
     """
     top = top_folder((file for file in source.files.names if is_image(file)), PART_NAMES)
-    levels = 2 if with_parts(name, source.files.names, top) else 1
+    levels = 2 if are_parts(name, source.files.names, top) else 1
     found = Found(source.files, len(top), levels)
     for i, file in enumerate(source.files.names):
         found.add(i, file)
@@ -71,7 +71,7 @@ def selected(names: Names, places: array[int]) -> Names:
     return Names.of(names[i] for i in places)
 
 
-def with_parts(name: str, files: Names, top: str) -> bool:
+def are_parts(name: str, files: Names, top: str) -> bool:
     """Whether the folders are parts that hold classes: one is called train, or all are called like parts."""
     direct, deeper = depths(files, len(top))
     parts = [folder for folder in deeper if folder.lower() in PART_NAMES and not direct[folder]]

@@ -37,15 +37,15 @@ def find(data: str | os.PathLike[str], data_dir: str | Path | None = None, progr
     """The labelled images that a name or path stands for. None is decoded yet.
 
     data      a built-in dataset (digits, mnist, fashion-mnist, cifar10); or a folder, archive, table or file of arrays.
-              A folder that is called like a built-in dataset is named by ./NAME.
+              One that is called like a built-in dataset is named by ./NAME, or by a `Path`.
     data_dir  where the files of public datasets lie, or are downloaded to; a folder of the cache by default
 
     Raises UnknownNameError with the nearest names where there is neither, DataError for what cannot be used.
     """
     name = os.fspath(data)
-    if name in BUILT_IN:
+    if isinstance(data, str) and name in BUILT_IN:
         return in_memory(BUILT_IN[name]())
-    if name in PUBLIC:
+    if isinstance(data, str) and name in PUBLIC:
         return public(name, data_dir, progress)
     path = Path(name)
     if not path.exists():

@@ -22,6 +22,7 @@ LARGEST = 1 << 28  # bytes of one file; a photograph of 100 million pixels has a
 PASSED_OVER = re.compile(
     r"(?:^|/)(?:\.|(?:__macosx|thumbs\.db|ehthumbs\.db|desktop\.ini|@eadir)(?:/|$))", re.IGNORECASE
 )
+DEEPEST = 100
 FOLDERS_TO_DEPTH = 3  # a top folder, a part, a class
 
 
@@ -197,6 +198,8 @@ def walk(root: Path, folders: list[str]) -> Iterator[tuple[str, int, int]]:
             inner = f"{name}/{entry.name}" if name else entry.name
             below = target(entry, real, above) if entry.is_symlink() else os.path.join(above[-1], entry.name)
             if entry.is_dir():
+                if len(above) > DEEPEST:
+                    raise refused(entry.path, f"a folder more than {DEEPEST} folders deep")
                 if inner.count("/") < FOLDERS_TO_DEPTH:
                     folders.append(inner)
                 yield from visit(entry.path, inner, (*above, below))

@@ -6,6 +6,7 @@ import io
 import struct
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,6 +146,13 @@ def test_names_that_stand_for_nothing(tmp_path):
     (tmp_path / "x.doc").touch()
     with pytest.raises(DataError, match=r"x\.doc: files of this kind are not read[\s\S]*\.doc[\s\S]*\.npz"):
         find(tmp_path / "x.doc")
+
+
+def test_a_path_is_never_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_tree(tmp_path / "digits", "a/1.png", "b/2.png")
+    assert len(find(Path("digits")).y) == len(find("./digits").y) == 2
+    assert len(find("digits").y) == 1797
 
 
 def test_built_in_digits_are_found():

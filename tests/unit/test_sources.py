@@ -251,6 +251,29 @@ def test_links_in_folders_that_are_refused(tmp_path, linked, name, to, what):
         Folder(root)
 
 
+def test_folders_that_are_nested_without_end(tmp_path):
+    write_tree(tmp_path, {"d/" * 99 + "1.png": b"1"})
+    assert len(Folder(tmp_path).files) == 1
+    write_tree(tmp_path, {"d/" * 101 + "1.png": b"1"})
+    with pytest.raises(DataError, match=r"this is refused[\s\S]*more than 100 folders deep"):
+        Folder(tmp_path)
+
+
+def test_places_in_a_zip_that_no_file_has(tmp_path):
+    """Where an entry of 64 bits says that its bytes lie beyond what any number here can say."""
+    path = pack(tmp_path / "x.zip", {"a/1.png": b"1"})
+    raw = path.read_bytes()
+    start = raw.find(b"PK\1\2")
+    extra = struct.pack("<HHQ", 1, 8, (1 << 64) - 1)
+    entry = bytearray(raw[start : raw.find(b"PK\5\6")])
+    entry[30:32], entry[42:46] = struct.pack("<H", len(extra)), b"\xff" * 4
+    end = bytearray(raw[raw.find(b"PK\5\6") :])
+    end[12:16] = struct.pack("<I", len(entry) + len(extra))
+    path.write_bytes(raw[:start] + entry + extra + end)
+    with pytest.raises(DataError, match=r"x\.zip: the archive is damaged"):
+        Archive(path)
+
+
 def test_links_in_folders_that_lead_to_each_other(linked):
     root, link = linked
     link("a/to_b", "../b")
