@@ -37,7 +37,7 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
 
 
 def read_image(
-    path: str | Path | bytes, channels: int | None = None, size: tuple[int, int] | None = None, *, name: str = "image"
+    path: str | Path | bytes, channels: int | None = None, size: tuple[int, int] | None = None, name: str = "image"
 ) -> Array:
     """The image in a file as float32 (H, W, C) in 0…1, upright as its EXIF orientation says.
 

@@ -60,8 +60,7 @@ class Failures:
             f"{name}: {len(self.reasons):,} of the images cannot be read",
             received="\n            ".join([*shown, *([f"and {more:,} more"] if more else [])]),
             rule="every image can be read",
-            fix="`juanji check` lists them all; mend them, take them away, or train without them: --skip-unreadable, or "
-            'unreadable="skip"',
+            fix="`juanji check` lists them all; mend them, take them away, or train without them: --skip-unreadable",
         )
 
 
