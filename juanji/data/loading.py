@@ -81,7 +81,7 @@ def load(
         failures.refuse(found.name)
     check_classes(found.name, found.classes, parts[TRAIN].y)
     val = parts[VAL] if len(parts[VAL]) else None
-    return Dataset(found.name, parts[TRAIN], parts[TEST], found.classes, val)
+    return Dataset(found.name, parts[TRAIN], parts[TEST], found.classes, val, resize)
 
 
 def check_numbers(size: int | None, channels: int | None, room: float, validation: float) -> None:

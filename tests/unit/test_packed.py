@@ -152,9 +152,10 @@ def test_forms_that_are_none():
 # Loading.
 
 
-def test_prediction_sees_the_pixels_that_testing_saw(photos):
-    data = load(photos, 8)
-    shown = Preprocessing.of(data.train, resize="crop")
+@pytest.mark.parametrize("resize", ["crop", "stretch", "pad"])
+def test_prediction_sees_the_pixels_that_testing_saw(photos, resize):
+    data = load(photos, 8, room=1.5, resize=resize)
+    shown = Preprocessing.of(data.train, data.shape[:2], data.resize)
     found = with_parts(find(photos), 0, True)
     for i, place in enumerate(np.flatnonzero(found.part == TEST)):
         name = found.samples.name(int(place))
