@@ -29,7 +29,7 @@ from juanji.kernels import cache
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, of what else there is (APPNOTE 4.3.7)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-RATIO, ALWAYS = 100, 1 << 30  # images are compressed already: more than this stands for no honest archive of them
+RATIO, ALWAYS = 100, 1 << 28  # images are compressed already: more than this stands for no honest archive of them
 LONGEST_LINK = 4096
 DRIVE = re.compile("[A-Za-z]:")
 BLOCK = 1 << 20
@@ -138,7 +138,7 @@ def bomb(path: Path, size: int, most: int) -> DataError:
     return DataError(
         f"{path}: the archive stands for too much to be meant well",
         received=f"more than {size:,} bytes unpacked" if size == most else f"{size:,} bytes unpacked",
-        rule=f"at most {most:,}: 1 GiB and {RATIO} times its own size",
+        rule=f"at most {most:,}: {RATIO} times its own size, and {ALWAYS:,}",
         fix="unpack it, and name the folder",
     )
 

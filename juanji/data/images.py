@@ -122,7 +122,8 @@ def upright(image: Any) -> Any:
     from PIL import ImageOps
 
     image.load()
-    return ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def looked_up(image: Any, name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class Survey:
     smallest  the least height and width
     largest   the greatest
     modes     how many have each of Pillow's modes: L grey, RGB, RGBA, P with a palette, I;16, …
+    channels  1 where all images looked at are grey, else 3; of arrays their own
     """
 
     name: str
@@ -45,11 +46,7 @@ class Survey:
     smallest: tuple[int, int]
     largest: tuple[int, int]
     modes: dict[str, int]
-
-    @property
-    def channels(self) -> int:
-        """1 where all images looked at are grey, else 3."""
-        return 1 if set(self.modes) <= set(GREY) else 3
+    channels: int
 
 
 def survey(
@@ -77,6 +74,7 @@ def survey(
         smallest=pair(sizes.min(axis=0)),
         largest=pair(sizes.max(axis=0)),
         modes=dict(Counter(mode for _, _, mode in seen).most_common()),
+        channels=channels_of(found.samples, (mode for _, _, mode in seen)),
     )
 
 
@@ -131,9 +129,14 @@ def common_size(samples: Samples) -> tuple[int, int]:
 
 def own_channels(samples: Samples) -> int:
     """1 where all images are grey, else 3; of arrays their own. The first image in colour ends the search."""
+    for places in (sample(len(samples)), np.arange(len(samples))):
+        found = channels_of(samples, (mode for _, _, mode in headers(samples, places)))
+        if found != 1:
+            break
+    return found
+
+
+def channels_of(samples: Samples, modes: Iterable[str]) -> int:
     if isinstance(samples, ImageArray):
         return int(samples.x.shape[-1])
-    for places in (sample(len(samples)), np.arange(len(samples))):
-        if any(mode not in GREY for _, _, mode in headers(samples, places)):
-            return 3
-    return 1
+    return 3 if any(mode not in GREY for mode in modes) else 1

@@ -231,6 +231,7 @@ def test_truncated_and_damaged_images_are_named(tmp_path, ending):
             read_image(path)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # Pillow warns before it is told to refuse
 def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
     Image.fromarray(WIDE).save(tmp_path / "big.png")
     for limit in (20, 10):  # more than the limit, and more than twice as much

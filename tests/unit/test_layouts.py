@@ -422,6 +422,11 @@ def test_a_survey_of_parts_and_of_arrays(tmp_path):
     assert (digits.size, digits.channels, sum(digits.counts["train"])) == ((28, 28), 1, 1201)
 
 
+def test_arrays_of_other_channels_keep_theirs(tmp_path):
+    np.savez(tmp_path / "d.npz", x=arrays(shape=(4, 4, 5))[0], y=arrays()[1])
+    assert survey(tmp_path / "d.npz").channels == load(tmp_path / "d.npz").shape[2] == 5
+
+
 def test_a_survey_of_nothing_that_can_be_read(tmp_path):
     write_tree(tmp_path, "a/1.png")
     (tmp_path / "a/1.png").write_text("no image")
