@@ -14,7 +14,7 @@ import numpy as np
 
 from juanji.data.download import Progress, silent
 from juanji.data.inspection import BLACK, MOVING, PLAIN, TURNED, Inspection, inspect
-from juanji.data.labelled import TEST, TRAIN, Labelled, has_other_format
+from juanji.data.labelled import TEST, TRAIN, Labelled, has_other_format, several
 from juanji.data.origin import find
 from juanji.data.overview import counts, pair
 from juanji.graph import Array
@@ -100,11 +100,6 @@ def named(seen: Inspection, places: Iterable[int]) -> tuple[str, ...]:
     return tuple(seen.data.samples.name(int(place)) for place in places)
 
 
-def several(count: int, what: str, plural: str = "") -> str:
-    """`1 image`, `2,000 images`."""
-    return f"{count:,} {what if count == 1 else plural or what + 's'}"
-
-
 def unreadable(seen: Inspection) -> Iterator[Finding]:
     if seen.reasons:
         what = f"{several(len(seen.reasons), 'image')} cannot be read"
@@ -133,7 +128,8 @@ def classes(seen: Inspection) -> Iterator[Finding]:
     if len(to_train) and to_train.min() and to_train.max() >= UNBALANCED * to_train.min():
         most, least = data.classes[int(to_train.argmax())], data.classes[int(to_train.argmin())]
         what = f"unbalanced: {to_train.max():,} images of {most}, {to_train.min():,} of {least}"
-        yield Finding("unbalanced", "warning", what, (most, least), "look at the accuracy of each class")
+        fix = "train with --class-weights balanced, and look at the accuracy of each class"
+        yield Finding("unbalanced", "warning", what, fix=fix)
 
 
 def trained(seen: Inspection) -> Array:

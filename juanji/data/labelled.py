@@ -180,3 +180,8 @@ def numbered(labels: Sequence[str]) -> tuple[tuple[str, ...], Array]:
     classes = in_order(labels)
     number = {label: n for n, label in enumerate(classes)}
     return classes, np.array([number[label] for label in labels], np.int64)
+
+
+def several(count: int, what: str, plural: str = "") -> str:
+    """`1 image`, `2,000 images`."""
+    return f"{count:,} {what if count == 1 else plural or what + 's'}"

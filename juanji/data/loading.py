@@ -15,7 +15,7 @@ from juanji.data.builtin import BUILT_IN
 from juanji.data.dataset import Dataset, Images
 from juanji.data.download import Progress, silent
 from juanji.data.form import RESIZE, Form
-from juanji.data.labelled import TEST, TRAIN, VAL, ImageArray, Labelled, has_other_format
+from juanji.data.labelled import TEST, TRAIN, VAL, ImageArray, Labelled, has_other_format, several
 from juanji.data.origin import find
 from juanji.data.overview import common_size, own_channels
 from juanji.data.packed import Failures, pixels
@@ -134,9 +134,11 @@ def warn_of_unused(found: Labelled) -> None:
     """Warn of images that a user may think are used."""
     other = sum(map(has_other_format, found.foreign))
     unused = [
-        f"{len(found.strays):,} images in no class folder" if found.strays else "",
-        f"{other:,} images of formats that are not read" if other else "",
-        f"the classes {', '.join(found.empty[:10])}, which have no image" if found.empty else "",
+        f"{several(len(found.strays), 'image')} in no class folder" if found.strays else "",
+        f"{several(other, 'image')} of formats that are not read" if other else "",
+        f"{several(len(found.empty), 'class', 'classes')} without an image: {', '.join(found.empty[:10])}"
+        if found.empty
+        else "",
     ]
     if any(unused):
         text = "; ".join(filter(None, unused))

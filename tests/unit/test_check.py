@@ -158,7 +158,7 @@ def sixteen(data):
 OTHERS = {
     "empty classes": (lambda data: (data / "bird").mkdir(), "warning", ["bird"]),
     "tiny classes": (lambda data: save(picture(50), data / "bird/1.png"), "warning", ["bird: 1"]),
-    "unbalanced": (lambda data: save(picture(50), data / "bird/1.png"), "warning", ["cat", "bird"]),
+    "unbalanced": (lambda data: save(picture(50), data / "bird/1.png"), "warning", []),
     "duplicates": (lambda data: copy(data, "cat/00.png", "cat/x.png"), "warning", ["00.png = "]),
     "names alike": (lambda data: case(data / "cat/00.PNG", 51), "warning", ["00.PNG = "]),
     "strays": (lambda data: save(picture(52), data / "stray.png"), "warning", ["stray.png"]),

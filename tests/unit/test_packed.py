@@ -270,7 +270,7 @@ def test_images_that_are_not_used_are_warned_of(photos):
     write(photos / "stray.png", noise())
     (photos / "a/1.HEIC").touch()
     (photos / "d").mkdir()
-    expected = r"1 images in no class folder; 1 images of formats that are not read; the classes d, which .*check"
+    expected = r"1 image in no class folder; 1 image of formats that are not read; 1 class without an image: d .*check"
     with pytest.warns(UserWarning, match=expected) as told:
         load(photos, 8)
     assert told[0].filename == __file__
