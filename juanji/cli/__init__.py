@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from juanji.cli.cache import cache
+from juanji.cli.check import check
 from juanji.cli.evaluate import evaluate
 from juanji.cli.export import export
 from juanji.cli.filter import filter_image
@@ -21,6 +22,7 @@ from juanji.cli.train import train
 from juanji.errors import JuanjiError
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "check": check,
     "train": train,
     "evaluate": evaluate,
     "predict": predict,

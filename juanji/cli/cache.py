@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -10,21 +11,26 @@ from juanji.summary import size_of
 
 
 def cache(clear: Annotated[bool, typer.Option("--clear", help="Remove everything in it.")] = False) -> None:
-    """Show where compiled code is kept, and how much there is.
+    """Show where compiled code, decoded images and downloaded datasets are kept, and how much there is.
 
     The folder is the one that JUANJI_CACHE names, else the system's place for caches. Nothing is lost with it: what is
-    not there is compiled again.
+    not there is compiled, decoded or downloaded again.
 
     Example:
 
       juanji cache --clear
     """
+    from juanji.data import packed, public
     from juanji.kernels import cache as code
 
-    folder = code.folder()
-    if clear:
-        count, size = code.clear()
-        print(f"{folder}: {count} entries, {size_of(size)} removed")
-        return
-    sizes = [path.stat().st_size for path in code.entries()]
-    print(f"{folder}: {len(sizes)} entries, {size_of(sum(sizes))}")
+    folder, removed = code.folder(), " removed" if clear else ""
+    kinds: tuple[tuple[Path, Any, str], ...] = (
+        (folder, code, "entries"),
+        (folder / "images", packed, "sets of images"),
+        (folder / "datasets", public, "files of datasets"),
+    )
+    for place, kept, what in kinds:
+        sizes = [path.stat().st_size for path in kept.entries()]
+        count, size = kept.clear() if clear else (len(sizes), sum(sizes))
+        if count or place == folder:
+            print(f"{place}: {count} {what}, {size_of(size)}{removed}")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 
 from juanji.data.dataset import Dataset, Images, stratified
-from juanji.errors import ArgumentError, DataError, unknown_name
+from juanji.errors import ArgumentError
 from juanji.graph import Array
 
 
@@ -41,20 +40,3 @@ def enlarge(x: Array, size: int) -> Array:
 
 
 BUILT_IN: dict[str, Callable[..., Dataset]] = {"digits": digits}
-
-
-def load(name: str, size: int | None = None) -> Dataset:
-    """A built-in dataset by its name, in the height and width it has by default or in another `size`.
-
-    Raises UnknownNameError with the nearest names for another name, DataError for a path.
-    """
-    if Path(name).exists():
-        raise DataError(
-            f"{name}: training on your own files is not in this version",
-            received="a file or folder",
-            rule="a built-in dataset: " + ", ".join(BUILT_IN),
-            fix="from Python: jj.train.fit(model, jj.data.Dataset(...))",
-        )
-    if name not in BUILT_IN:
-        raise unknown_name("dataset", name, BUILT_IN)
-    return BUILT_IN[name]() if size is None else BUILT_IN[name](size=size)

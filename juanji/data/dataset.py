@@ -102,7 +102,8 @@ class Images:
 class Dataset:
     """A name, a part to train on, a part that is held out for testing, and the names of the classes.
 
-    val  a part that is looked at during training, for choices such as when to stop; often there is none
+    val     a part that is looked at during training, for choices such as when to stop; often there is none
+    resize  how the images came to their size, see `Form`: a network's `Preprocessing` does the same to others
 
     Raises DataError where there is nothing to train on, or a label without a class.
     """
@@ -112,6 +113,7 @@ class Dataset:
     test: Images
     classes: tuple[str, ...]
     val: Images | None = None
+    resize: str = "stretch"
 
     def __post_init__(self) -> None:
         if not len(self.train):
@@ -127,8 +129,8 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of the images."""
-        _, height, width, channels = self.train.x.shape
+        """(H, W, C) of the images for testing, as a network takes them; those for training may be larger."""
+        _, height, width, channels = self.test.x.shape
         return height, width, channels
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ from juanji.interop.files import write_atomically
 
 # No others are opened: some decoders run programs of their own (EPS is handed to Ghostscript).
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+# Images too, which need other programs.
+OTHER_ENDINGS = (
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".psd", ".svg", ".tga", ".eps", ".dng", ".cr2", ".cr3", ".nef",
+    ".arw", ".orf", ".rw2", ".raf", ".ppm", ".pgm", ".dcm", ".ico",
+)  # fmt: skip
+ORIENTATION = 0x0112  # in EXIF; from 5 on height and width change places
 # What Pillow opens, by mode: the mode to convert to first, and the value that is white.
 MODES = {
     "1": ("L", 255), "L": ("L", 255), "LA": ("LA", 255), "La": ("LA", 255),
@@ -28,12 +36,16 @@ WITH_TRANSPARENCY = {"P": "RGBA", "PA": "RGBA", "L": "LA", "RGB": "RGBA"}
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
 
 
-def read_image(path: str | Path, channels: int | None = None, size: tuple[int, int] | None = None) -> Array:
+def read_image(
+    path: str | Path | bytes, channels: int | None = None, size: tuple[int, int] | None = None, name: str = "image"
+) -> Array:
     """The image in a file as float32 (H, W, C) in 0…1, upright as its EXIF orientation says.
 
+    path      the file, or its content
     channels  1 grey, 3 colour, 4 colour with transparency; the file's own by default (1, 3 or 4). Where transparency
               is dropped, the image is laid on white.
     size      (H, W) to stretch it to, averaging where it gets smaller; its own by default
+    name      what errors call it where only the content is given
 
     Grey, colour, palette, transparent and 16-bit files are read, of an animation the first picture. Raises DataError,
     naming the file, for one that is missing, truncated, damaged, no image, or too large to be meant well.
@@ -42,62 +54,114 @@ def read_image(path: str | Path, channels: int | None = None, size: tuple[int, i
         raise ArgumentError("read_image: bad channels", received=str(channels), rule="1, 3, 4 or None")
     if size is not None and min(size) < 1:
         raise ArgumentError("read_image: bad size", received=str(size), rule="(H, W), at least 1 each")
-    image = as_channels(decode(Path(path)), channels)
+    with opened(path, name) as (image, named):
+        image = as_channels(pixels(upright(image), named), channels)
     return image if size is None else stretch(image, size)
 
 
-def decode(path: Path) -> Array:
-    """The pixels of a file as float32 (H, W, C) in 0…1, with its own channels: 1, 2, 3 or 4."""
-    from PIL import Image, ImageOps
+@contextlib.contextmanager
+def opened(file: str | Path | bytes, name: str = "image") -> Iterator[tuple[Any, str]]:
+    """A Pillow image that is not decoded yet, and what it is called; what goes wrong with it is a DataError."""
+    from PIL import Image
 
-    if path.is_dir():
-        raise DataError(f"{path}: this is a folder", rule="image files", fix=f"name them, as in {path / '*.png'}")
+    named = name if isinstance(file, bytes) else str(file)
+    if not isinstance(file, bytes) and Path(file).is_dir():
+        raise DataError(f"{named}: this is a folder", rule="image files", fix=f"name them, as in {Path(file, '*.png')}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                image.load()
-                return pixels(ImageOps.exif_transpose(image), path)
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
+            check_extent(image, named)
+            yield image, named
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such image file", fix="check the path") from None
+        raise DataError(f"{named}: there is no such image file", fix="check the path") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(
-            f"{path}: the image is too large to be read safely",
-            received=str(error),
-            rule=f"at most {Image.MAX_IMAGE_PIXELS:,} pixels",
-            fix="make it smaller with an image editor",
-        ) from None
+        raise too_many_pixels(named, str(error)) from None
     # A damaged file can make a decoder raise anything.
     except Exception as error:
-        raise unreadable(path, error) from None
+        raise unreadable(named, error) from None
 
 
-def unreadable(path: Path, error: Exception) -> DataError:
+def check_extent(image: Any, name: str) -> None:
+    """Refuse what Pillow only warns of: to make its warning an error would change the filters of all threads."""
+    from PIL import Image
+
+    height, width, most = image.height, image.width, Image.MAX_IMAGE_PIXELS
+    if most is not None and height * width > most:
+        raise too_many_pixels(name, f"{height * width:,} pixels")
+
+
+def too_many_pixels(name: str, received: str) -> DataError:
+    from PIL import Image
+
     return DataError(
-        f"{path}: the image cannot be read",
+        f"{name}: the image is too large to be read safely",
+        received=received,
+        rule=f"at most {Image.MAX_IMAGE_PIXELS:,} pixels",
+        fix="make it smaller with an image editor",
+    )
+
+
+def unreadable(name: str, error: Exception) -> DataError:
+    return DataError(
+        f"{name}: the image cannot be read",
         received=str(error) or type(error).__name__,
         rule="a whole image file: PNG, JPEG, BMP, GIF, TIFF or WebP",
         fix="download or export it again",
     )
 
 
-def pixels(image: Any, path: Path) -> Array:
+def upright_size(image: Any) -> tuple[int, int]:
+    """Height and width as EXIF turns them, of an image that need not be decoded."""
+    turned = image.getexif().get(ORIENTATION, 1) > 4
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def upright(image: Any) -> Any:
+    """The image decoded, turned as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def looked_up(image: Any, name: str) -> Any:
+    """The image with its palette, or the one colour that stands for transparency, looked up: in one of the `MODES`."""
     mode = image.mode
-    looked_up = WITH_TRANSPARENCY if "transparency" in image.info else WITH_PALETTE
-    if mode in looked_up:
-        image = image.convert(looked_up[mode])
+    palettes = WITH_TRANSPARENCY if "transparency" in image.info else WITH_PALETTE
+    if mode in palettes:
+        image = image.convert(palettes[mode])
     if image.mode not in MODES:
         raise DataError(
-            f"{path}: images of this pixel type are not read",
+            f"{name}: images of this pixel type are not read",
             received=f"Pillow's mode {mode}",
             rule="8 or 16 bits for each channel",
         )
+    return image
+
+
+def pixels(image: Any, name: str) -> Array:
+    """The pixels of an image as float32 (H, W, C) in 0…1, with its own channels: 1, 2, 3 or 4."""
+    image = looked_up(image, name)
     wanted, white = MODES[image.mode]
     values = np.asarray(image if image.mode == wanted else image.convert(wanted))
     values = values.astype(np.float32) / np.float32(white)
     return values if values.ndim == 3 else values[..., None]
+
+
+def eight_bits(image: Any, name: str, channels: int) -> Any:
+    """The image in Pillow's mode L, RGB or RGBA, for 1, 3 or 4 channels; transparency that is dropped lies on white."""
+    from PIL import Image
+
+    image, mode = looked_up(image, name), {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    if MODES[image.mode][1] == 65535:
+        image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+    if image.mode in ("LA", "La", "RGBA", "RGBa") and channels != 4:
+        # From a premultiplied mode Pillow converts to its straight twin only.
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
 
 
 def as_channels(image: Array, channels: int | None) -> Array:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from juanji.data.dataset import Images
-from juanji.data.images import read_image
+from juanji.data.form import Form
 from juanji.graph import Array
 
 BLOCK = 256  # images that are read at a time
@@ -17,16 +17,20 @@ FLAT = 1e-6  # a standard deviation that is only rounding
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size (H, W), number of channels, and the mean and standard deviation of each channel of images in 0…1."""
+    """Size (H, W), number of channels, and the mean and standard deviation of each channel of images in 0…1.
+
+    resize  how images come to this size: "crop", "stretch" or "pad", see `Form`
+    """
 
     size: tuple[int, int]
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: str = "stretch"
 
     @classmethod
-    def of(cls, images: Images) -> Preprocessing:
-        """That of a training part: its size, and what gives its channels mean 0 and variance 1."""
+    def of(cls, images: Images, size: tuple[int, int] | None = None, resize: str = "stretch") -> Preprocessing:
+        """What gives the channels of a training part mean 0 and variance 1; its own size (H, W) by default."""
         _, height, width, channels = images.x.shape
         count, total, squares = 0, np.zeros(channels), np.zeros(channels)
         for start in range(0, len(images), BLOCK):
@@ -35,12 +39,16 @@ class Preprocessing:
         mean = total / count
         std = np.sqrt(np.maximum(squares / count - mean * mean, 0))
         std[std < FLAT] = 1  # a channel of one value has nothing to scale
-        return cls((height, width), channels, tuple(mean.tolist()), tuple(std.tolist()))
+        return cls(size or (height, width), channels, tuple(mean.tolist()), tuple(std.tolist()), resize)
 
     def __call__(self, x: Array) -> Array:
         """Images (N, H, W, C) in 0…1, of this size, standardised."""
         return (x - np.asarray(self.mean, x.dtype)) / np.asarray(self.std, x.dtype)
 
-    def read(self, path: str | Path) -> Array:
-        """An image file as (H, W, C) in 0…1, brought to this size and number of channels; not yet standardised."""
-        return read_image(path, self.channels, self.size)
+    def read(self, file: str | Path | bytes, name: str = "image") -> Array:
+        """An image file, or its content, as float32 (H, W, C) in 0…1, brought to this size and number of channels as
+        the images were that the network was trained on; not yet standardised.
+
+        name  what errors call it where only the content is given
+        """
+        return Form(self.size, self.channels, self.resize).read(file, name).astype(np.float32) * np.float32(1 / 255)

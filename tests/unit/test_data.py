@@ -42,7 +42,7 @@ def test_digits_are_enlarged_bilinearly():
 
 
 def test_unknown_dataset_names_the_nearest():
-    with pytest.raises(UnknownNameError, match=r"there is no dataset named 'digit'[\s\S]*did you mean 'digits'\?"):
+    with pytest.raises(UnknownNameError, match=r"there is no dataset named 'digit'[\s\S]*did you mean 'digits'"):
         load("digit")
 
 
@@ -197,11 +197,6 @@ def test_arrays_that_are_no_images(tmp_path):
         Images(np.array([0, 255], np.float32).reshape(2, 1, 1, 1), np.arange(2))
 
 
-def test_own_files_are_not_trained_on_yet(tmp_path):
-    with pytest.raises(DataError, match=r"training on your own files is not in this version[\s\S]*digits"):
-        load(str(tmp_path))
-
-
 def test_unreadable_images_are_named(tmp_path):
     with pytest.raises(DataError, match=r"this is a folder[\s\S]*\*\.png"):
         read_image(tmp_path)
@@ -236,6 +231,7 @@ def test_truncated_and_damaged_images_are_named(tmp_path, ending):
             read_image(path)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # Pillow warns before it is told to refuse
 def test_decompression_bombs_are_refused(tmp_path, monkeypatch):
     Image.fromarray(WIDE).save(tmp_path / "big.png")
     for limit in (20, 10):  # more than the limit, and more than twice as much

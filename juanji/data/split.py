@@ -1,0 +1,85 @@
+"""Parts for data that has none: by the content of the images, so that an image is in the same part wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from juanji.checks import share as check_share
+from juanji.data.labelled import Samples
+from juanji.data.parallel import chunks
+from juanji.errors import DataError
+from juanji.graph import Array
+from juanji.kernels import cache
+
+SHARE = 0.2  # held out
+
+
+def digests(samples: Samples, keep: bool = True) -> Array:
+    """A digest of the content of each image, uint64 (N,); 0 for one that cannot be read.
+
+    Equal content has an equal digest. Different content has one too with probability 2⁻⁶⁴ for each pair.
+
+    keep  in the cache: to find them every file has to be read
+    """
+    if not keep:
+        return found_digests(samples)
+    name = cache.key("digests of images", samples.identity)
+    known = cache.load(name)
+    if known is None or len(known) != 8 * len(samples):
+        known = found_digests(samples).tobytes()
+        cache.save(name, known)
+    return np.frombuffer(known, np.uint64)
+
+
+def found_digests(samples: Samples) -> Array:
+    def digest(i: int) -> int:
+        try:
+            content = samples.content(i)
+        except DataError:
+            return 0
+        return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+    found = chunks(lambda part: [digest(int(i)) for i in part], np.arange(len(samples)))
+    return np.fromiter((value for part in found for value in part), np.uint64, len(samples))
+
+
+def split(y: Array, digests: Array, seed: int = 0, share: float = SHARE) -> Array:
+    """True (N,) for the images that are held out: in each class the share with the smallest digests, mixed with `seed`.
+
+    y        classes (N,)
+    digests  of the images' content (N,), uint64
+
+    Whether an image is held out depends on its content and, at the edge, on how many there are in its class; not on its
+    name or place. Copies of an image within a class stay together. A class of two or more has at least one on each
+    side; one image alone is to train on.
+    """
+    check_share("split", share=share)
+    held = np.zeros(len(y), bool)
+    mixed = mix(digests, seed)
+    for label in np.unique(y):
+        places = np.flatnonzero(y == label)
+        order = places[np.argsort(mixed[places], kind="stable")]
+        held[order[: edge(mixed[order], share)]] = True
+    return held
+
+
+def edge(ordered: Array, share: float) -> int:
+    """How many of a class are held out, moved so that it does not come between copies where that can be."""
+    count = len(ordered)
+    if count < 2:
+        return 0
+    wanted = min(max(round(share * count), 1), count - 1)
+    edges = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    return int(edges[np.abs(edges - wanted).argmin()]) if len(edges) else wanted
+
+
+def mix(digests: Array, seed: int) -> Array:
+    """The digests in another order for each seed: the mixing of splitmix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    key = np.frombuffer(hashlib.blake2b(f"split/{seed}".encode(), digest_size=8).digest(), "<u8")
+    z = digests.astype(np.uint64) ^ key
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    mixed: Array = z ^ (z >> np.uint64(31))
+    return mixed
