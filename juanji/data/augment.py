@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from juanji.checks import nonnegative, numbers, one_of, share, truth
+from juanji.checks import bad, nonnegative, numbers, one_of, share, truth
 from juanji.data.jitter import Jitter
 from juanji.data.randaugment import STRONGEST
 from juanji.errors import ArgumentError, unknown_name
@@ -71,6 +71,8 @@ class Augment:
     def __post_init__(self) -> None:
         one_of("augment", "crop", self.crop, CROPS)
         one_of("augment", "flip", self.flip, FLIPS)
+        if not isinstance(self.jitter, Jitter):
+            raise bad("augment", "jitter", self.jitter, "a Jitter, as in Jitter(turn=5)")
         truth("augment", "vertical_flip", self.vertical_flip)
         interval("scale", self.scale, 1.0)
         interval("ratio", self.ratio, math.inf)

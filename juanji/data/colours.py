@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from juanji.graph import Array
 
 
@@ -22,9 +24,11 @@ def brightness(image: Any, factor: float) -> Any:
 
 def contrast(image: Any, factor: float) -> Any:
     """Mixed with its mean grey, the mean of 0.299 R + 0.587 G + 0.114 B rounded."""
-    from PIL import ImageEnhance
+    from PIL import Image
 
-    return ImageEnhance.Contrast(image).enhance(factor)
+    # ImageEnhance.Contrast, whose way to the mean takes longer than all the rest.
+    mean = int(np.asarray(image.convert("L")).mean() + 0.5)
+    return Image.blend(Image.new("L", image.size, mean).convert(image.mode), image, factor)
 
 
 def saturation(image: Any, factor: float) -> Any:

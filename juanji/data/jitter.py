@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from juanji.checks import nonnegative
 from juanji.graph import Array
 
 
@@ -18,12 +19,17 @@ class Jitter:
     turn    at most so many degrees, each way
     zoom    at most this part larger or smaller, height and width each for itself
     slant   at most this shear, x += slant·y
+
+    Raises ArgumentError for a number below 0.
     """
 
     shift: float = 0.0
     turn: float = 0.0
     zoom: float = 0.0
     slant: float = 0.0
+
+    def __post_init__(self) -> None:
+        nonnegative("jitter", shift=self.shift, turn=self.turn, zoom=self.zoom, slant=self.slant)
 
     def __call__(self, x: Array, draws: Array) -> Array:
         """Images x (N, H, W, C) changed by numbers `draws` (N, 6 or more) in [0, 1)."""

@@ -593,6 +593,7 @@ BAD = {
     "randaugment=1.5": r"bad randaugment[\s\S]*a whole number",
     "mixup=-0.1": r"bad mixup[\s\S]*0 or more",
     "cutmix=much": r"bad cutmix[\s\S]*'much'",
+    "jitter=5": r"bad jitter[\s\S]*a Jitter, as in Jitter\(turn=5\)",
     "rotation": r"bad change[\s\S]*'rotation'[\s\S]*NAME=VALUE[\s\S]*none,rotation=10",
 }
 
@@ -601,6 +602,13 @@ BAD = {
 def test_choices_out_of_range(change):
     with pytest.raises(ArgumentError, match=rf"augment: {BAD[change]}"):
         Augment.of(f"none,{change}")
+
+
+def test_a_jitter_below_0():
+    with pytest.raises(ArgumentError, match=r"jitter: bad turn[\s\S]*turn=-1[\s\S]*0 or more"):
+        Augment.of("none,jitter.turn=-1")
+    with pytest.raises(ArgumentError, match=r"jitter: bad zoom[\s\S]*zoom='big'"):
+        Augment.of("none,jitter.zoom=big")
 
 
 def test_names_that_are_none():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -108,6 +109,26 @@ def test_no_more_than_a_few_batches_are_prepared_ahead():
     assert not workers()
     assert len(prepared) < 12
     assert next(loader, None) is None
+
+
+def test_memory_is_that_of_a_few_batches_over_all_epochs():
+    images = some(96, (32, 32, 3))
+    batch = 16 * 32 * 32 * 3 * 4
+    peaks = []
+    tracemalloc.start()
+    try:
+        for epoch in range(5):
+            tracemalloc.reset_peak()
+            for x, _ in batches(images, 16, epoch=epoch, threads=2, change=Augment.of("light,cutmix=1"), classes=5):
+                assert x.nbytes == batch
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        left = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # Three ahead, two of them being made with what they are made from, and the consumer's.
+    assert max(peaks) < 10 * batch
+    assert max(peaks[3:]) < 1.3 * max(peaks[1:3])
+    assert left < 2 * batch
 
 
 def test_threads_end_with_the_last_batch():
