@@ -190,6 +190,37 @@ def test_a_random_box_is_cut_and_stretched():
     assert (found[:, 0] == found[:, -1]).all()
 
 
+@pytest.mark.parametrize("extra", [{}, {"rotation": 1e-7}])
+def test_a_random_box_is_mirrored_as_often(extra):
+    x = RNG.integers(0, 256, (2000, 4, 4, 1), np.uint8)
+    whole = {"crop": "random", "scale": (1, 1), "ratio": (1, 1)}
+    found = all_of(x, Augment(**whole, flip="random", vertical_flip=True, **extra))
+    plain = Images(x, np.arange(2000)).read()
+    ways = [plain, plain[:, :, ::-1], plain[:, ::-1], plain[:, ::-1, ::-1]]
+    same = np.array([(np.abs(found - way) < 1.5 / 255).all(axis=(1, 2, 3)) for way in ways])
+    assert same.any(axis=0).all()
+    assert np.abs(same.mean(axis=1) - 0.25).max() < 0.04
+
+
+def test_a_box_is_turned_after_it_is_cut():
+    x = np.stack([SMOOTH] * 20)
+    cut = all_of(x, Augment(crop="random", flip="random"), size=(19, 18))
+    turned = all_of(x, Augment(crop="random", flip="random", rotation=1e-7), size=(19, 18))
+    assert np.abs(cut - turned).max() < 4 / 255
+    assert np.abs(cut - all_of(x, Augment(crop="random"), size=(19, 18))).max() > 20 / 255
+
+
+def test_angles_are_uniform_both_ways():
+    x = np.zeros((1500, 33, 33, 1), np.uint8)
+    x[:, 15:18, 27:30] = 255  # to the right of the centre
+    found = all_of(x, Augment(rotation=40))[..., 0]
+    rows, columns = np.indices((33, 33)) - 16
+    angles = np.rad2deg(np.arctan2((found * rows).sum(axis=(1, 2)), (found * columns).sum(axis=(1, 2))))
+    assert np.abs(angles).max() < 41
+    assert abs(angles.mean()) < 4 * 80 / np.sqrt(12 * 1500)
+    assert angles.var() == pytest.approx(80**2 / 12, rel=0.08)
+
+
 # Affine maps
 
 
@@ -431,7 +462,7 @@ def test_boxes_are_erased_as_often_and_as_large_as_asked():
 
 
 def test_what_is_erased_is_noise_and_the_rest_is_left():
-    x = RNG.integers(0, 256, (200, 12, 12, 3), np.uint8)
+    x = RNG.integers(0, 256, (200, 16, 9, 3), np.uint8)
     found, plain = all_of(x, Augment(erasing=1.0)), all_of(x, None)
     changed = (found != plain).any(axis=-1)
     assert changed.any(axis=(1, 2)).mean() > 0.95
@@ -475,6 +506,23 @@ def test_labels_have_the_share_that_the_pixels_have():
         shares[codes] = counts / counts.sum()
         assert np.allclose(y[i], shares, atol=1e-6)
     assert 0.35 < y[np.arange(40), np.arange(40)].mean() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("kept", "middle", "share", "corner"),
+    [
+        (0.75, (0.5, 0.5), 0.75, (4, 8)),  # half as high and half as wide
+        (0.75, (0.0, 1.0), 15 / 16, (0, 24)),  # only a quarter of that is inside
+        (0.0, (0.5, 0.5), 0.0, (0, 0)),
+        (1.0, (0.5, 0.5), 1.0, None),
+    ],
+)
+def test_a_pasted_box(kept, middle, share, corner):
+    image = np.zeros((16, 32, 3), np.float32)
+    assert mixing.paste(image, np.ones_like(image), kept, middle) == pytest.approx(share)
+    assert 1 - image.mean() == pytest.approx(share)
+    pasted = np.argwhere(image[..., 0])
+    assert (tuple(pasted.min(axis=0).tolist()) if len(pasted) else None) == corner
 
 
 def test_mixup_is_a_weighted_mean():

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from juanji.data import PRESETS, Augment, Images, Jitter, Loader, Preprocessing, batches
 from juanji.errors import ArgumentError, DataError, ShapeError
 
+RNG = np.random.default_rng(7)
+
 
 def some(n=23, shape=(9, 8, 3), seed=0):
     return Images(np.random.default_rng(seed).integers(0, 256, (n, *shape), np.uint8), np.arange(n) % 5)
@@ -61,6 +63,22 @@ def test_preprocessing_is_folded_in_to_the_same_bits():
     floats = Images(whole.copy(), images.y)
     assert np.array_equal(together(batches(floats, 6, shuffle=False, preprocessing=PLAIN))[0], PLAIN(whole))
     assert np.array_equal(floats.x, whole)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_what_pixels_give_may_be_their_own_memory(dtype):
+    whole = (RNG.random((6, 9, 8, 3)) * (255 if dtype is np.uint8 else 1)).astype(dtype)
+
+    class Mapped:
+        shape, dtype = whole.shape, whole.dtype
+
+        def __getitem__(self, chosen):
+            return whole
+
+    before = whole.copy()
+    x, _ = next(batches(Images(Mapped(), np.arange(6)), 6, change=Augment(erasing=1.0), preprocessing=PLAIN))
+    assert not np.array_equal(x, PLAIN(Images(before, np.arange(6)).read()))
+    assert np.array_equal(whole, before)
 
 
 def test_what_a_function_returns_is_left_alone():
