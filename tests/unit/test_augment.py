@@ -24,7 +24,8 @@ from juanji.data import (
     erasing,
     mixing,
 )
-from juanji.data.preparation import Draws, Preparation, flips
+from juanji.data.changes import Draws, flips
+from juanji.data.preparation import Preparation
 from juanji.data.randaugment import OPERATIONS, chosen
 from juanji.errors import ArgumentError, UnknownNameError
 
