@@ -60,6 +60,7 @@ def uniform(n, width, seed=0):
 
 
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(-30, 30))
+@settings(deadline=None)
 def test_places_reflect_as_numpy_pads(extent, size, start):
     (at,) = cropping.places(extent, size, np.array([start]), np.array([False]))
     padded = np.pad(np.arange(extent), 45, mode="reflect")
@@ -69,6 +70,7 @@ def test_places_reflect_as_numpy_pads(extent, size, start):
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.integers(0, 3))
+@settings(deadline=None)
 def test_a_cut_is_a_slice(height, width, channels, top):
     x = RNG.integers(0, 256, (2, height + top, width + 2, channels), np.uint8)
     rows = cropping.places(height + top, height, np.array([top, 0]), np.array([False, True]))
@@ -144,6 +146,7 @@ def test_flipping_twice_changes_nothing():
     st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted),
     st.tuples(st.floats(0.1, 9), st.floats(0.1, 9)).map(sorted),
 )
+@settings(deadline=None)
 def test_boxes_are_inside_and_of_the_size_and_shape_that_was_asked(height, width, area, ratio):
     top, left, tall, wide = cropping.boxes(uniform(20, cropping.DRAWS), (height, width), area, ratio)
     assert (np.minimum(top, left) >= 0).all()
