@@ -52,7 +52,8 @@ def augment(
       juanji augment digits -o sheet.png --augment standard,flip=none,scale=0.5:1
     """
     counts("augment", images=images, epochs=epochs)
-    chosen, dataset = Augment.of(changes), load(data, size)
+    chosen = Augment.of(changes)
+    dataset = load(data, size)
     rows = seen(dataset, chosen, images, epochs, seed)
     write_image(out, sheet(rows))
     print(f"{out}: {len(rows)} images of {dataset.name}, as they are and in epochs 1 to {epochs}; {chosen}")
