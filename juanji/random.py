@@ -29,11 +29,16 @@ def state(seed: int, path: str = "", step: int = 0) -> Array:
 
 def bits(state: Array, size: int) -> Array:
     """`size` words of 32 random bits; word i is lane i mod 4 of block ⌊i/4⌋."""
-    blocks = -(-size // 4)
-    counter = np.zeros((4, blocks), np.uint32)
-    counter[0] = np.arange(blocks)
+    return words(state, np.arange(-(-size // 4)))[:size]
+
+
+def words(state: Array, blocks: Array) -> Array:
+    """The random words of those blocks, four for each; `blocks` are whole numbers below 2⁶⁴."""
+    counter = np.zeros((4, len(blocks)), np.uint32)
+    counter[0] = blocks & 0xFFFFFFFF
+    counter[1] = blocks >> 32
     counter[2] = state[2]
-    return philox(counter, state[:2].astype(np.uint32)).T.reshape(-1)[:size]
+    return philox(counter, state[:2].astype(np.uint32)).T.reshape(-1)
 
 
 def philox(counter: Array, key: Array) -> Array:
@@ -49,8 +54,21 @@ def philox(counter: Array, key: Array) -> Array:
 
 def uniform(state: Array, shape: tuple[int, ...], dtype: np.dtype[Any] | type | str = "float32") -> Array:
     """Uniform numbers in [0, 1), multiples of 2⁻²⁴ so that they are exact in float32."""
-    words = bits(state, math.prod(shape)) >> np.uint32(8)
-    return (words.astype(dtype) * np.dtype(dtype).type(2.0**-24)).reshape(shape)
+    return unit(bits(state, math.prod(shape)), dtype).reshape(shape)
+
+
+def uniform_rows(state: Array, rows: Array, width: int) -> Array:
+    """The given rows of `uniform(state, (N, width))`, (n, width), without the others; `width` is a multiple of 4.
+
+    So everything that is numbered has random numbers of its own, however many there are and whoever asks first.
+    """
+    blocks = rows.astype(np.int64)[:, None] * (width // 4) + np.arange(width // 4)
+    return unit(words(state, blocks.reshape(-1)), "float32").reshape(len(rows), width)
+
+
+def unit(words: Array, dtype: np.dtype[Any] | type | str) -> Array:
+    """Words of 32 random bits as numbers in [0, 1)."""
+    return (words >> np.uint32(8)).astype(dtype) * np.dtype(dtype).type(2.0**-24)
 
 
 def normal(state: Array, shape: tuple[int, ...], dtype: np.dtype[Any] | type | str = "float32") -> Array:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from juanji.cli.augment import augment
 from juanji.cli.cache import cache
 from juanji.cli.check import check
 from juanji.cli.evaluate import evaluate
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "summary": summary,
     "models": models,
     "profile": profile,
+    "augment": augment,
     "filter": filter_image,
     "cache": cache,
 }

@@ -1,9 +1,7 @@
 """Images in: built-in datasets, your own images, batches, augmentation, and classical filters."""
 
 from juanji.data import filters
-from juanji.data.augment import Jitter
 from juanji.data.builtin import BUILT_IN, digits
-from juanji.data.dataset import Dataset, Images, batches, stratified
 from juanji.data.findings import Finding, Report, check
 from juanji.data.form import Form
 from juanji.data.images import read_image, write_image
@@ -11,6 +9,10 @@ from juanji.data.labelled import Labelled
 from juanji.data.loading import load
 from juanji.data.origin import find
 from juanji.data.overview import Survey, survey
+from juanji.data.augment import PRESETS, Augment
+from juanji.data.dataset import Dataset, Images, stratified
+from juanji.data.jitter import Jitter
+from juanji.data.loader import Loader, batches
 from juanji.data.preprocessing import Preprocessing
 from juanji.data.public import PUBLIC
 from juanji.data.split import split
@@ -18,12 +20,15 @@ from juanji.data.split import split
 __all__ = [
     "BUILT_IN",
     "PUBLIC",
+    "PRESETS",
+    "Augment",
     "Dataset",
     "Finding",
     "Form",
     "Images",
     "Jitter",
     "Labelled",
+    "Loader",
     "Preprocessing",
     "Report",
     "Survey",

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from juanji import random
-from juanji.errors import ArgumentError, DataError
+from juanji.errors import DataError
 from juanji.graph import Array
-
-Change = Callable[[Array, Array], Array]
 
 
 class Pixels(Protocol):
@@ -140,38 +136,3 @@ def stratified(y: Array) -> Array:
     for label in np.unique(y):
         held[np.flatnonzero(y == label)[2::3]] = True
     return held
-
-
-def batches(
-    images: Images,
-    size: int,
-    *,
-    seed: int = 0,
-    epoch: int = 0,
-    shuffle: bool = True,
-    change: Change | None = None,
-    start: int = 0,
-) -> Iterator[tuple[Array, Array]]:
-    """Go through the images once: x (n, H, W, C) and y (n,) with n = size, the last batch smaller where need be.
-
-    seed, epoch  fix the order (and the changes), and nothing else does: there is no hidden generator
-    change       `(x, draws)` returns x changed, by numbers `draws` (n, 8) in [0, 1) that belong to each image and
-                 epoch, whatever the order; see `Jitter`
-    start        the number of the first batch to give, counted from 0; what comes from it on is what always does
-
-    Raises ArgumentError for a size under 1 and DataError for no images, before the first batch is asked for.
-    """
-    if size < 1:
-        raise ArgumentError("batches: bad size", received=f"size={size}", rule="at least 1")
-    if not len(images):
-        raise DataError("the dataset is empty", received="no image", rule="at least one")
-    order = np.arange(len(images))
-    if shuffle:
-        order = random.permutation(random.state(seed, "data/order", epoch), len(images))
-    draws = random.uniform(random.state(seed, "data/change", epoch), (len(images), 8)) if change else None
-
-    def batch(chosen: Array) -> tuple[Array, Array]:
-        x = images.read(chosen)
-        return x if change is None or draws is None else change(x, draws[chosen]), images.y[chosen]
-
-    return (batch(order[i : i + size]) for i in range(start * size, len(order), size))

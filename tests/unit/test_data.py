@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -46,6 +46,7 @@ def test_unknown_dataset_names_the_nearest():
         load("digit")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5))
 def test_batches_go_through_every_image_once(n, size, epoch):
     images = Images(np.zeros((n, 1, 1, 1), np.float32), np.arange(n))

@@ -78,3 +78,13 @@ def test_permutation():
     assert sorted(order) == list(range(1000))
     assert list(order) != list(range(1000))
     assert random.permutation(random.state(5), 0).shape == (0,)
+
+
+def test_rows_are_those_of_the_whole_table():
+    state = random.state(5, "rows", 3)
+    whole = random.uniform(state, (50, 12))
+    for rows in ([], [0], [49, 3, 3, 17]):
+        assert (random.uniform_rows(state, np.array(rows, np.int64), 12) == whole[rows]).all()
+    far = random.uniform_rows(state, np.array([2**40, 2**40 + 2**32, 1]), 8)
+    assert len({row.tobytes() for row in far}) == 3
+    assert (far[2] == random.uniform(state, (2, 8))[1]).all()
