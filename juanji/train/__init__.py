@@ -1,6 +1,6 @@
 """Training: the loop, recipes, evaluation, and run folders."""
 
-from juanji.train.evaluation import Evaluation, evaluate, predict
+from juanji.train.evaluation import Evaluation, evaluate, evaluate_images, predict
 from juanji.train.folder import Config, Run, load_run, save_run
 from juanji.train.loop import Epoch, Step, Trainer, fit
 from juanji.train.recipe import OPTIMIZERS, Recipe
@@ -17,6 +17,7 @@ __all__ = [
     "Step",
     "Trainer",
     "evaluate",
+    "evaluate_images",
     "fit",
     "load_run",
     "predict",
