@@ -105,7 +105,7 @@ def test_evaluate(run, capsys):
     assert values["accuracy"] == load(run[0])["test_accuracy"]
     assert values["loss"] == load(run[0])["test_loss"]
     assert np.sum(values["confusion"]) == values["images"] == 596
-    assert list(values["class_accuracy"]) == list("0123456789")
+    assert list(values["classes"]) == list("0123456789")
 
 
 def test_predict(run, digit, capsys):
