@@ -28,12 +28,18 @@ WITH_TRANSPARENCY = {"P": "RGBA", "PA": "RGBA", "L": "LA", "RGB": "RGBA"}
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
 
 
-def read_image(path: str | Path, channels: int | None = None, size: tuple[int, int] | None = None) -> Array:
-    """The image in a file as float32 (H, W, C) in 0…1, upright as its EXIF orientation says.
+def read_image(
+    source: str | Path | bytes,
+    channels: int | None = None,
+    size: tuple[int, int] | None = None,
+    name: str | None = None,
+) -> Array:
+    """The image in a file, or in the bytes of one, as float32 (H, W, C) in 0…1, upright as its EXIF orientation says.
 
     channels  1 grey, 3 colour, 4 colour with transparency; the file's own by default (1, 3 or 4). Where transparency
               is dropped, the image is laid on white.
     size      (H, W) to stretch it to, averaging where it gets smaller; its own by default
+    name      by which errors speak of it; the path by default
 
     Grey, colour, palette, transparent and 16-bit files are read, of an animation the first picture. Raises DataError,
     naming the file, for one that is missing, truncated, damaged, no image, or too large to be meant well.
@@ -42,20 +48,24 @@ def read_image(path: str | Path, channels: int | None = None, size: tuple[int, i
         raise ArgumentError("read_image: bad channels", received=str(channels), rule="1, 3, 4 or None")
     if size is not None and min(size) < 1:
         raise ArgumentError("read_image: bad size", received=str(size), rule="(H, W), at least 1 each")
-    image = as_channels(decode(Path(path)), channels)
+    image = as_channels(decode(source, called(source, name)), channels)
     return image if size is None else stretch(image, size)
 
 
-def decode(path: Path) -> Array:
-    """The pixels of a file as float32 (H, W, C) in 0…1, with its own channels: 1, 2, 3 or 4."""
+def called(source: str | Path | bytes, name: str | None) -> Path:
+    return Path(name or ("image" if isinstance(source, bytes) else source))
+
+
+def decode(source: str | Path | bytes, path: Path) -> Array:
+    """The pixels of a file, `path` in errors, as float32 (H, W, C) in 0…1, with its own channels: 1, 2, 3 or 4."""
     from PIL import Image, ImageOps
 
-    if path.is_dir():
+    if not isinstance(source, bytes) and Path(source).is_dir():
         raise DataError(f"{path}: this is a folder", rule="image files", fix=f"name them, as in {path / '*.png'}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
                 image.load()
                 return pixels(ImageOps.exif_transpose(image), path)
     except DataError:

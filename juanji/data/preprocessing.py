@@ -41,6 +41,7 @@ class Preprocessing:
         """Images (N, H, W, C) in 0…1, of this size, standardised."""
         return (x - np.asarray(self.mean, x.dtype)) / np.asarray(self.std, x.dtype)
 
-    def read(self, path: str | Path) -> Array:
-        """An image file as (H, W, C) in 0…1, brought to this size and number of channels; not yet standardised."""
-        return read_image(path, self.channels, self.size)
+    def read(self, source: str | Path | bytes, name: str | None = None) -> Array:
+        """An image file, or the bytes of one, as (H, W, C) in 0…1, brought to this size and number of channels; not yet
+        standardised. `name` is what errors call it."""
+        return read_image(source, self.channels, self.size, name)
