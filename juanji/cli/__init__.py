@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from juanji.cli.cache import cache
+from juanji.cli.compare import compare
 from juanji.cli.evaluate import evaluate
 from juanji.cli.export import export
 from juanji.cli.filter import filter_image
@@ -24,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "compare": compare,
     "export": export,
     "summary": summary,
     "models": models,
