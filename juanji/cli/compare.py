@@ -195,7 +195,7 @@ def row(one: Judged) -> tuple[str, ...]:
         f"{found['calibration_error']:.2%}",
         "–" if parameters is None else f"{parameters:,}",
         f"{found['bytes'] / 1e6:.2f} MB",
-        "–" if seconds is None else f"{seconds:.0f} s, {found['epochs']} epochs",
+        "–" if seconds is None else f"{seconds:.0f} s, {found['epochs']} epoch{'s' * (found['epochs'] != 1)}",
     )
 
 
