@@ -19,6 +19,7 @@ from juanji.errors import DataError
 
 LARGEST = 1 << 28  # bytes of an image file that is read into memory
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+UTF8 = 0x800  # a zip's sign that a name is in UTF-8 (APPNOTE 4.4.4, bit 11)
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 
@@ -122,7 +123,18 @@ def zipped(path: Path) -> Inputs:
         for info in opened.infolist():
             if not info.is_dir() and is_image(info.filename):
                 with opened.open(info) as file:
-                    yield member(f"{path}/{info.filename}", file, info.file_size)
+                    yield member(f"{path}/{written(info)}", file, info.file_size)
+
+
+def written(info: zipfile.ZipInfo) -> str:
+    """The name in a zip as whoever made it wrote it: programs that write UTF-8 do not always say so, and what does not
+    is taken for DOS's code page 437."""
+    if info.flag_bits & UTF8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def tarred(path: Path) -> Inputs:

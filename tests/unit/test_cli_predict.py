@@ -236,6 +236,21 @@ def test_archives_with_passwords(tree):
     assert "password" in told("secret.zip")[1][0]
 
 
+def test_names_in_zips(tree):
+    """Those of Python say that they are UTF-8, Info-ZIP's do not; what is neither stays as it is."""
+    with zipfile.ZipFile("names.zip", "w") as archive:
+        for name in ("猫.png", "\u00fcber.png"):
+            archive.writestr(name, LEFT)
+    assert told("names.zip")[0] == ["names.zip/猫.png", "names.zip/über.png"]
+    data = bytearray((tree / "names.zip").read_bytes())
+    for place in (data.find(b"PK\x03\x04") + 7, data.find(b"PK\x01\x02") + 9):
+        data[place] &= ~8
+    (tree / "silent.zip").write_bytes(data)
+    assert told("silent.zip")[0] == ["silent.zip/猫.png", "silent.zip/über.png"]
+    (tree / "odd.zip").write_bytes(data.replace("猫".encode(), b"\xe7\x8c."))
+    assert told("odd.zip")[0][0].endswith("..png")
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(st.sampled_from(["zip", "tar", "tar.gz"]), st.data())
 def test_damaged_archives_raise_nothing(tree, ending, draw):
