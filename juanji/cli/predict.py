@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import typer
 
 from juanji.cli.inputs import Input, inputs
+from juanji.engine.platform import threads
 from juanji.errors import ArgumentError, DataError
 from juanji.graph import Array
 from juanji.train import Run, load_run
@@ -22,7 +25,10 @@ from juanji.train.evaluation import batch_of
 
 BLANK = 0.01  # standard deviation of an image that shows nothing; black is 0, white 1
 
+AHEAD = 4  # images for each thread that are in memory as files
+
 Result = dict[str, Any]
+Read = tuple[str, Array] | DataError
 
 
 def predict(
@@ -77,10 +83,7 @@ def predict(
 
 def results(run: Run, images: Iterator[Input | DataError], top: int, invert: bool) -> Iterator[Result | DataError]:
     """What the network says of each image, and of those that cannot be read why, in their order, a batch at a time."""
-    preprocessing = run.config.preprocessing
-    size = batch_of((1, *preprocessing.size, preprocessing.channels))
-    read = (image if isinstance(image, DataError) else readable(run, image, invert) for image in images)
-    while batch := [*islice(read, size)]:
+    for batch in batches(run, images, invert):
         x = [image for image in batch if not isinstance(image, DataError)]
         said = iter(run.predict(np.stack([pixels for _, pixels in x])) if x else ())
         for image in batch:
@@ -92,8 +95,26 @@ def results(run: Run, images: Iterator[Input | DataError], top: int, invert: boo
         sys.stdout.flush()
 
 
-def readable(run: Run, image: Input, invert: bool) -> tuple[str, Array] | DataError:
+def batches(run: Run, images: Iterator[Input | DataError], invert: bool) -> Iterator[list[Read]]:
+    """Images, decoded by threads, as many at a time as the network looks at together."""
+    preprocessing = run.config.preprocessing
+    size, count = batch_of((1, *preprocessing.size, preprocessing.channels)), threads()
+    with ThreadPoolExecutor(count) as pool:
+        batch: list[Read] = []
+        # No more files than a few for each thread are in memory before they are decoded.
+        while some := [*islice(images, min(AHEAD * count, size - len(batch)))]:
+            batch += pool.map(functools.partial(readable, run, invert), some)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+def readable(run: Run, invert: bool, image: Input | DataError) -> Read:
     """An image by its name, in the run's size and channels; or why it cannot be read."""
+    if isinstance(image, DataError):
+        return image
     try:
         x = run.config.preprocessing.read(image.source, image.name)
     except DataError as error:

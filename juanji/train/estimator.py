@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Self
@@ -21,6 +22,7 @@ from juanji.data import Dataset, Images, Jitter, Preprocessing, batches
 from juanji.data.dataset import Pixels
 from juanji.data.images import stretch
 from juanji.engine.compiled import precision_here
+from juanji.engine.platform import threads
 from juanji.errors import ArgumentError, DataError, ShapeError, describe
 from juanji.graph import Array
 from juanji.models.network import Network
@@ -343,7 +345,7 @@ class Reading:
         """By the image files that are trained on: grey, if none has colour."""
         colour = cls((*size, 3), 0.0, 1.0, size)
         files = Files(paths, colour)
-        grey = all((x == x[..., :1]).all() for x in (files[[i]] for i in range(len(paths))))
+        grey = all((x == x[..., :1]).all() for x in map(files.__getitem__, slices(files.shape)))
         return replace(colour, shape=(*size, 1)) if grey else colour
 
     def __call__(self, rows: Array) -> Array:
@@ -376,8 +378,9 @@ class Files:
     def __getitem__(self, chosen: Any, /) -> Array:
         _, height, width, channels = self.shape
         plain = Preprocessing((height, width), channels, (0.0,) * channels, (1.0,) * channels)
-        read = (plain.read(self.paths[i]) for i in np.arange(len(self.paths))[chosen])
-        return np.stack([np.round(x * 255).astype(np.uint8) for x in read])
+        with ThreadPoolExecutor(threads()) as pool:
+            read = pool.map(plain.read, [self.paths[i] for i in np.arange(len(self.paths))[chosen]])
+            return np.stack([np.round(x * 255).astype(np.uint8) for x in read])
 
 
 def is_paths(X: Any) -> bool:

@@ -8,6 +8,8 @@ import sys
 import joblib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -178,6 +180,14 @@ def test_images_in_0_to_1_are_taken_as_they_are():
 )
 def test_what_rows_of_features_are(features, given, shape):
     assert shape_of(features, given) == shape
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5000))
+def test_rows_of_any_length_are_images(features):
+    height, width, channels = shape_of(features, None)
+    assert height * width * channels == features
+    assert height in (1, width)
 
 
 def test_small_images_are_enlarged():

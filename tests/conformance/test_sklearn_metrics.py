@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import calibration, metrics
@@ -23,6 +23,7 @@ def evaluation(seed, n, classes, sharp=2.0):
     return Evaluation(classes, *answers(scores, labels)), np.asarray(softmax(Tensor(scores.astype(np.float64))))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), st.integers(1, 80), st.integers(2, 9))
 def test_figures(seed, n, classes):
     result, p = evaluation(seed, n, classes)
@@ -51,6 +52,7 @@ def test_reliability_bins():
     np.testing.assert_allclose(found.confidence[filled], confidence)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), st.integers(1, 400))
 def test_wilson(right, more):
     wanted = stats.binomtest(right, right + more).proportion_ci(method="wilson")

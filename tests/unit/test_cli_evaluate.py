@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from juanji import nn
@@ -124,6 +124,7 @@ def test_classes_are_matched_by_name(run, capsys):
     assert "rule      the run's: 猫, dog, owl\n  fix       rename them; unknown: wolf; missing: dog" in errors
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4), st.data())
 def test_joined_images_are_those_of_the_parts(sizes, draw):
     if not sum(sizes):

@@ -251,7 +251,7 @@ def test_names_in_zips(tree):
     assert told("odd.zip")[0][0].endswith("..png")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 @given(st.sampled_from(["zip", "tar", "tar.gz"]), st.data())
 def test_damaged_archives_raise_nothing(tree, ending, draw):
     data = bytearray((tree / f"tree.{ending}").read_bytes())

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from juanji import nn
@@ -94,6 +94,7 @@ def test_an_empty_bin_says_nothing():
         Calibration.of(np.ones(1), np.ones(1, bool), bins=0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.booleans()), min_size=1))
 def test_the_calibration_error_is_a_weighted_mean(answers):
     confidence, right = (np.array(column) for column in zip(*answers, strict=True))
