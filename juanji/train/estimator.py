@@ -238,6 +238,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if is_paths(X):
             y = column_or_1d(y, warn=True)
             check_consistent_length(X, y)
+            self.__dict__.pop("feature_names_in_", None)  # of an earlier fit
             size = self._size() or per_axis(self.model, "input_size", entry(self.model)["input_size"], 2)
             self._reading = Reading.of_files(X, size)
             self.n_features_in_ = math.prod(self._reading.shape)

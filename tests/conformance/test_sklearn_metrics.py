@@ -23,7 +23,7 @@ def evaluation(seed, n, classes, sharp=2.0):
     return Evaluation(classes, *answers(scores, labels)), np.asarray(softmax(Tensor(scores.astype(np.float64))))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 99), st.integers(1, 80), st.integers(2, 9))
 def test_figures(seed, n, classes):
     result, p = evaluation(seed, n, classes)
