@@ -181,8 +181,8 @@ def confusion(evaluation: Evaluation, classes: Sequence[str], path: str | Path) 
     drawn.colorbar(image, label="part of the true class", format=percent(), shrink=0.8)
     if len(classes) <= ANNOTATED:
         annotate(axes, counts, shares)
-    ticks = range(len(classes)) if len(classes) <= NAMED else ()
-    names = [labels(classes)[i] for i in ticks]
+    names = labels(classes) if len(classes) <= NAMED else []
+    ticks = range(len(names))
     axes.set_xticks(ticks, names, rotation=90 if max(map(len, names), default=0) > 2 else 0, **written())
     axes.set_yticks(ticks, names, **written())
     axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {evaluation.accuracy:.2%} on {len(evaluation)} images")
@@ -208,7 +208,7 @@ def reliability(evaluation: Evaluation, path: str | Path) -> None:
     upper, lower = drawn.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as sure as right")
     upper.stairs(np.nan_to_num(found.accuracy), edges, fill=True, color=BLUE, alpha=0.35, label="right")
-    upper.plot(found.confidence, found.accuracy, "o", color=BLUE)
+    upper.plot(found.confidence, found.accuracy, "o", color=BLUE, clip_on=False)
     upper.set(ylabel="accuracy", ylim=(0, 1), title=f"expected calibration error {found.error:.2%}")
     upper.yaxis.set_major_formatter(percent())
     upper.legend(frameon=False, loc="upper left")
