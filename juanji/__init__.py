@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from juanji import data, engine, interop, models, nn, optim, train
     from juanji.engine import compile
     from juanji.engine.explain import explain_plan
+    from juanji.train.estimator import ImageClassifier
 
 
 def __getattr__(name: str) -> Any:
@@ -26,6 +27,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("juanji.engine").compile
     if name == "explain_plan":
         return importlib.import_module("juanji.engine.explain").explain_plan
+    if name == "ImageClassifier":
+        return importlib.import_module("juanji.train.estimator").ImageClassifier
     if name in ("data", "engine", "interop", "models", "nn", "optim", "train"):
         return importlib.import_module(f"juanji.{name}")
     raise AttributeError(f"module 'juanji' has no attribute {name!r}")

@@ -12,6 +12,7 @@ import typer
 from juanji.cli.augment import augment
 from juanji.cli.cache import cache
 from juanji.cli.check import check
+from juanji.cli.compare import compare
 from juanji.cli.evaluate import evaluate
 from juanji.cli.export import export
 from juanji.cli.filter import filter_image
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "compare": compare,
     "export": export,
     "summary": summary,
     "models": models,

@@ -4,7 +4,7 @@ from juanji.train.callback import Callback
 from juanji.train.choices import Choices
 from juanji.train.defaults import Facts
 from juanji.train.display import Display
-from juanji.train.evaluation import Evaluation, evaluate, predict
+from juanji.train.evaluation import Evaluation, evaluate, evaluate_images, predict
 from juanji.train.folder import Config, Run, load_run, save_run
 from juanji.train.history import Epoch, Step
 from juanji.train.recipe import OPTIMIZERS, SCHEDULES, Recipe
@@ -32,6 +32,7 @@ __all__ = [
     "TensorBoard",
     "Trainer",
     "evaluate",
+    "evaluate_images",
     "fit",
     "load_run",
     "predict",

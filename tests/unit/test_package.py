@@ -10,7 +10,7 @@ import pytest
 
 import juanji as jj
 
-HEAVY = ("PIL", "typer", "rich", "safetensors", "matplotlib", "scipy", "torch", "onnx", "llvmlite")
+HEAVY = ("PIL", "typer", "rich", "safetensors", "matplotlib", "scipy", "torch", "onnx", "llvmlite", "sklearn")
 ROOT = Path(jj.__file__).parent
 
 

@@ -365,7 +365,7 @@ def test_evaluation():
     result = evaluate(Constant(), np.zeros((4, 1, 1, 1), np.float32), y)
     assert result.accuracy == 0.75
     assert result.confusion.tolist() == [[3, 0, 0], [1, 0, 0], [0, 0, 0]]
-    assert result.class_accuracy == [1, 0, None]
+    assert result.recall == [1, 0, None]
     assert result.loss == pytest.approx(np.log(np.e + 2) - 0.75, rel=1e-5)
 
 

@@ -1,0 +1,171 @@
+"""juanji evaluate: what it prints and draws, of which images, and how it fails."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from juanji import nn
+from juanji.cli import main
+from juanji.cli.evaluate import report
+from juanji.cli.parts import Joined
+from juanji.data import Dataset, Images, Preprocessing
+from juanji.data.builtin import BUILT_IN
+from juanji.table import aligned, width
+from juanji.train import Config, Recipe, evaluate_images, load_run, save_run
+from juanji.train.evaluation import Evaluation, answers
+
+CLASSES = ("猫", "dog", "owl")
+
+
+def images(seed, n=40):
+    """Images whose first pixels are likely to tell the class."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    x = rng.random((n, 4, 4, 1)).astype(np.float32)
+    x[np.arange(n), 0, y, 0] = 0.8
+    return Images(x, y)
+
+
+def net(name, **options):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    model[1].weight = np.eye(3, 16, dtype=np.float32) * 4
+    model.config = {"name": name, **options}
+    return model
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run folder on data that exist only here: three parts, and the same classes in another order."""
+    monkeypatch.chdir(tmp_path)
+    data = Dataset("pets", images(0), images(1, 30), CLASSES, images(2, 20))
+    turned = Dataset("turned", data.train, Images(data.test.x, (data.test.y + 1) % 3), ("owl", "猫", "dog"))
+    wild = Dataset("wild", data.train, data.test, ("猫", "wolf", "owl"))
+    for dataset in (data, turned, wild, Dataset("untested", data.train, data.test[:0], CLASSES)):
+        monkeypatch.setitem(BUILT_IN, dataset.name, lambda size=4, dataset=dataset: dataset)
+    monkeypatch.setattr("juanji.models.create", net)
+    path = tmp_path / "run"
+    path.mkdir()
+    config = Config({"name": "net"}, "pets", CLASSES, Preprocessing((4, 4), 1, (0.5,), (0.25,)), Recipe())
+    save_run(path, config, net("net"), (), {})
+    return path, data
+
+
+def call(capsys, *arguments):
+    """Exit code, output and error output of `juanji evaluate ARGUMENTS`."""
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", *map(str, arguments)])
+    return (ended.value.code, *capsys.readouterr())
+
+
+def as_json(capsys, *arguments):
+    code, output, errors = call(capsys, *arguments, "--json")
+    assert (code, errors) == (0, "")
+    return json.loads(output)
+
+
+def test_what_is_printed(run, capsys):
+    path, data = run
+    result = evaluate_images(load_run(path).model, data.test, load_run(path).config.preprocessing)
+    code, output, _ = call(capsys, path)
+    assert code == 0
+    assert output.startswith(f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f} on 30 images\n")
+    assert f"balanced accuracy             {result.balanced_accuracy:.2%}\n" in output
+    low, high = result.accuracy_interval
+    assert f"95% interval of the accuracy  {low:.1%} to {high:.1%}\n" in output
+    assert "top-5" not in output
+    assert (
+        f"猫{result.support[0]:>11} {result.precision[0]:>10.1%} {result.recall[0]:>7.1%} {result.f1[0]:>6.3f}"
+        in output
+    )
+    first = result.mistakes()[0]
+    assert f"image {first} " in output
+    assert output.endswith(f"pictures: {path / 'confusion.png'}, {path / 'reliability.png'}, {path / 'mistakes.png'}\n")
+    assert all((path / f"{name}.png").stat().st_size for name in ("confusion", "reliability", "mistakes"))
+
+
+def test_json_is_the_evaluation(run, capsys):
+    path, data = run
+    values = as_json(capsys, path)
+    result = evaluate_images(load_run(path).model, data.test, load_run(path).config.preprocessing)
+    assert values == {"run": str(path), "data": "pets", "part": "test", **result.to_dict(CLASSES)}
+    assert not list(path.glob("*.png"))
+
+
+def test_pictures_go_where_they_are_told(run, capsys, tmp_path):
+    as_json(capsys, run[0], "--out", tmp_path / "a" / "b")
+    assert len(list((tmp_path / "a" / "b").glob("*.png"))) == 3
+    (tmp_path / "file").touch()
+    code, _, errors = call(capsys, run[0], "--out", tmp_path / "file")
+    assert (code, "file: the folder cannot be made" in errors, "--out FOLDER" in errors) == (2, True, True)
+
+
+def test_parts(run, capsys):
+    path, _ = run
+    counts = {part: as_json(capsys, path, "--part", part)["images"] for part in ("train", "val", "test", "all")}
+    assert counts == {"train": 40, "val": 20, "test": 30, "all": 90}
+    code, _, errors = call(capsys, path, "untested")
+    assert code == 2
+    assert "untested: there are no images in the part 'test'\n  received  40 in train\n" in errors
+    assert "fix       --part train or all" in errors
+    code, _, errors = call(capsys, path, "--part", "tset")
+    assert (code, "there is no part named 'tset'" in errors, "did you mean 'test'" in errors) == (2, True, True)
+
+
+def test_classes_are_matched_by_name(run, capsys):
+    path, _ = run
+    ours, other = as_json(capsys, path), as_json(capsys, path, "turned")
+    assert (other["confusion"], other["data"]) == (ours["confusion"], "turned")
+    code, _, errors = call(capsys, path, "wild")
+    assert code == 2
+    assert "wild: these are not the classes that the network was trained on\n  received  猫, wolf, owl" in errors
+    assert "rule      the run's: 猫, dog, owl\n  fix       rename them; unknown: wolf; missing: dog" in errors
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=4), st.data())
+def test_joined_images_are_those_of_the_parts(sizes, draw):
+    if not sum(sizes):
+        sizes = [*sizes, 1]
+    whole = np.arange(sum(sizes), dtype=np.float32)[:, None, None, None] / 100
+    joined = Joined(np.split(whole, np.cumsum(sizes)[:-1]))
+    chosen = draw.draw(st.lists(st.integers(-len(whole), len(whole) - 1)).map(lambda i: np.array(i, int)))
+    assert joined.shape == whole.shape
+    for some in (chosen, slice(1, None, 2), whole[:, 0, 0, 0] > 0.02):
+        assert (joined[some] == whole[some]).all()
+
+
+# Many classes, and none wrong.
+
+
+def printed(classes, scores, y):
+    result = Evaluation(classes, *answers(scores, y))
+    return "\n\n".join(report(result, [f"class-{i:03}" for i in range(classes)]))
+
+
+def test_many_classes_are_told_by_the_worst(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    y = np.repeat(np.arange(100), 3)
+    scores = 9.0 * np.eye(100)[y]
+    scores[30:32, 7] = 20  # class 10 taken for 7, twice
+    text = printed(100, scores, y)
+    assert "class (30 with the lowest F1)  images" in text
+    assert "class-010                           3     100.0%   33.3%  0.500\nclass-007" in text
+    assert "true       taken for  images\nclass-010  class-007       2\n" in text
+    assert "top-5 accuracy                100.00%" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_no_mistakes_and_no_images_of_a_class():
+    text = printed(3, 9.0 * np.eye(3)[:2], np.arange(2))
+    assert "mistakes" not in text
+    assert "class-002       0          –       –      –" in text
+
+
+def test_columns_of_chinese_end_together():
+    lines = aligned([("名字", "x"), ("a", "yy")], right=[1])
+    assert lines == ["名字   x", "a     yy"]
+    assert [width(line) for line in lines] == [8, 8]
+    assert width("é") == 1
