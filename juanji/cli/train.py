@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from juanji import data as datasets
+from juanji.cli.check import progress_bar
 from juanji.cli.options import seconds, settings
+from juanji.data import Augment, survey
 from juanji.errors import ArgumentError, NonFiniteError
 from juanji.train import OPTIMIZERS, SCHEDULES, Choices, Display, Facts, Session, TensorBoard
 from juanji.train.folder import begun, read_config
@@ -25,12 +26,26 @@ def may(*names: str, help: str) -> Any:
 
 def train(
     data: Annotated[
-        str | None, typer.Argument(help="A built-in dataset, such as digits; with --resume also a run.")
+        str | None, typer.Argument(help="A folder, archive, table or built-in dataset; with --resume also a run.")
     ] = None,
     model: Annotated[str | None, may(help="A network, by a name from `juanji models`.")] = None,
     size: Annotated[
         int | None, may("--size", "--image-size", help="Height and width of the images, in pixels.")
     ] = None,
+    resize: Annotated[
+        str | None, may(help="How images come to that size: crop (the middle is cut out), stretch or pad.")
+    ] = None,
+    augment: Annotated[
+        str | None,
+        may(help="Random changes: none, handwriting, light, standard or strong, and changes of it; `juanji augment`."),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, may(help="Where the files of built-in datasets lie, or are downloaded to.")
+    ] = None,
+    skip_unreadable: Annotated[
+        bool,
+        typer.Option("--skip-unreadable", help="Train without images that cannot be read; else they are refused."),
+    ] = False,
     option_: Annotated[
         list[str] | None,
         typer.Option(
@@ -144,6 +159,8 @@ def train(
         "unfreeze_at": unfreeze_at and whole_numbers(unfreeze_at), "precision": precision, "seed": seed,
         "options": settings("train", option_) if option_ else None,
         "lr_multipliers": multipliers(lr_multiplier) if lr_multiplier else None,
+        "resize": resize, "augment": augment and Augment.of(augment), "data_dir": data_dir and str(data_dir),
+        "unreadable": "skip" if skip_unreadable else None,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     auto = frozenset(name for name, text in (("lr", lr), ("batch", batch)) if text == AUTO)
@@ -223,13 +240,18 @@ def chosen(data: str | None, config: Path | None, given: Mapping[str, Any], auto
         return choices if data is None else choices.changed({"data": data})
     if data is None:
         raise ArgumentError("train: which images?", fix="juanji train digits, or --config FILE")
-    return Choices.of(data, Facts.of(datasets.load(data)), given, auto)
+    with progress_bar() as progress:
+        looked = survey(data, given.get("data_dir"), progress)
+    return Choices.of(data, Facts.of(looked), given, auto)
 
 
 def begin(choices: Choices, out: Path | None) -> Session:
-    return Session.start(
-        choices.data, choices.model, choices.recipe, out, choices.size, choices.options, choices.weights, choices.auto
-    )
+    with progress_bar() as progress:
+        return Session.start(
+            choices.data, choices.model, choices.recipe, out, choices.size, choices.options, choices.weights,
+            choices.auto, resize=choices.resize, data_dir=choices.data_dir, unreadable=choices.unreadable,
+            progress=progress,
+        )  # fmt: skip
 
 
 # What is told

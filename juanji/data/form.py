@@ -25,7 +25,8 @@ def whole(height: int, width: int, size: tuple[int, int]) -> tuple[Box, tuple[in
 def middle(height: int, width: int, size: tuple[int, int]) -> tuple[Box, tuple[int, int]]:
     scale = min(height / size[0], width / size[1])
     rows, columns = size[0] * scale, size[1] * scale
-    top, left = (height - rows) // 2, (width - columns) // 2  # whole pixels: what is only cut stays sharp
+    # Whole pixels, so that what is only cut stays sharp; and never −1, where rounding makes the cut a little too large.
+    top, left = max((height - rows) // 2, 0), max((width - columns) // 2, 0)
     return (left, top, min(left + columns, width), min(top + rows, height)), size
 
 

@@ -22,6 +22,7 @@ class Choices:
     size     height and width of the images
     options  of the model, as `models.create` takes them
     weights  what to begin with; see `beginning.begin`
+    resize, data_dir, unreadable  as `data.load` takes them
     auto     which of "lr" and "batch" are measured before the run begins
     defaults what was chosen from the data, with reasons
     """
@@ -32,6 +33,9 @@ class Choices:
     recipe: Recipe = field(default_factory=Recipe)
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    resize: str = "crop"
+    data_dir: str | None = None
+    unreadable: str = "refuse"
     auto: frozenset[str] = frozenset()
     defaults: tuple[Default, ...] = ()
 
@@ -46,8 +50,11 @@ class Choices:
     def of_config(cls, config: Config) -> Choices:
         """Those of a run that was made."""
         options = {key: value for key, value in config.model.items() if key not in EVERY_MODEL}
-        size = config.preprocessing.size[0]
-        return cls(config.data, config.model["name"], size, config.recipe, options, config.weights)
+        shown = config.preprocessing
+        return cls(
+            config.data, config.model["name"], shown.size[0], config.recipe, options, config.weights,
+            shown.resize, config.data_dir, config.unreadable,
+        )  # fmt: skip
 
     def changed(self, given: Mapping[str, Any]) -> Choices:
         """The same with others in the place of some."""

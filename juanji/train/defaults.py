@@ -6,9 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from juanji.data import Dataset
+from juanji.data import PRESETS, Survey
 from juanji.models.registry import entry
 
 SMALL = 32  # pixels up to which images are drawings, digits or thumbnails, and networks have no strided stem
@@ -34,10 +32,9 @@ class Facts:
     grey: bool
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Facts:
-        counts = np.bincount(dataset.train.y, minlength=len(dataset.classes))
-        height, width, channels = dataset.shape
-        return cls(dataset.name, tuple(counts.tolist()), (height, width), channels == 1)
+    def of(cls, looked: Survey) -> Facts:
+        counts = looked.counts.get("train") or looked.counts["all"]
+        return cls(looked.name, counts, looked.size, looked.channels == 1)
 
     @property
     def images(self) -> int:
@@ -140,6 +137,14 @@ def class_weights(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
     return "balanced", f"the largest class has {most} images, the smallest {fewest}"
 
 
+def augment(facts: Facts, known: Mapping[str, Any]) -> Reason:
+    if facts.grey and known["size"] <= SMALL:
+        return PRESETS["handwriting"], "small grey images may be signs, of which the mirror image is another"
+    if known["size"] <= SMALL:
+        return PRESETS["light"], "small images in colour"
+    return PRESETS["standard"], "photographs"
+
+
 def residual(known: Mapping[str, Any]) -> bool:
     return "resnet" in known["model"]
 
@@ -154,6 +159,7 @@ RULES: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {
     "lr": lr,
     "weight_decay": weight_decay,
     "class_weights": class_weights,
+    "augment": augment,
 }
 # The recipe's own defaults were found for LeNet-5 on the digits.
 DIGITS: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {

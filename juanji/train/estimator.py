@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from juanji import models
 from juanji.cell import Stateful
 from juanji.checks import per_axis
-from juanji.data import Dataset, Images, Jitter, Preprocessing, batches
+from juanji.data import Augment, Dataset, Images, Jitter, Preprocessing, batches
 from juanji.data.dataset import Pixels
 from juanji.data.images import stretch
 from juanji.engine.compiled import precision_here
@@ -27,11 +26,12 @@ from juanji.errors import ArgumentError, DataError, ShapeError, describe
 from juanji.graph import Array
 from juanji.models.network import Network
 from juanji.models.registry import entry
-from juanji.ops import cross_entropy
 from juanji.tensor import Tensor
 from juanji.train.evaluation import predict, slices
-from juanji.train.loop import Epoch, Trainer, fit
-from juanji.train.recipe import Recipe
+from juanji.train.history import Epoch
+from juanji.train.recipe import Objective, Recipe
+from juanji.train.stepper import Stepper
+from juanji.train.trainer import fit
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -55,8 +55,8 @@ class Weighted(Recipe):
 
     weights: tuple[float, ...] = ()
 
-    def make_loss(self) -> Any:
-        return partial(cross_entropy, label_smoothing=self.label_smoothing, weight=np.array(self.weights, np.float32))
+    def make_loss(self, images: Sequence[int] = ()) -> Objective:
+        return Objective(self.label_smoothing, np.array(self.weights, np.float32))
 
 
 class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -69,7 +69,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     model          a name from `juanji.models.list("classification")`
     options        of the network, as `juanji.models.create` takes them: {"width": 0.5}
     epochs, batch, optimizer, lr, warmup, weight_decay, label_smoothing, precision   as in `juanji.train.Recipe`
-    augment        random changes of the training images, such as `juanji.data.Jitter(shift=0.1)`; None for none
+    augment        random changes of the training images, a `juanji.data.Augment` or `Jitter`; None for none
     image_shape    (H, W) or (H, W, C) of images that come as rows of features; one number may be −1. By default a row
                    is a square image, grey or else of three colours, or else one line of grey pixels
     image_size     height and width, or (H, W), to bring all images to; by default arrays keep their size, and image
@@ -108,7 +108,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         weight_decay: float = Recipe.weight_decay,
         label_smoothing: float = Recipe.label_smoothing,
         precision: str = Recipe.precision,
-        augment: Jitter | None = None,
+        augment: Augment | Jitter | None = None,
         image_shape: Sequence[int] | None = None,
         image_size: int | tuple[int, int] | None = None,
         class_weight: Any = None,
@@ -166,7 +166,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             self.n_iter_ = 0
         self.n_iter_ += 1
         self.model_.train()
-        for x, labels in batches(images, self.batch, seed=self._seed, epoch=self.n_iter_, change=self.augment):
+        change, classes = as_augment(self.augment), len(self.classes_)
+        for x, labels in batches(
+            images, self.batch, seed=self._seed, epoch=self.n_iter_, change=change, classes=classes
+        ):
             self._stepper.step(self.preprocessing_(x), labels, f"call {self.n_iter_} of partial_fit")
         self.model_.eval()
         return self
@@ -208,13 +211,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         choices: dict[str, Any] = {
             name: getattr(self, name) for name in set(self.get_params()) & {field.name for field in fields(Recipe)}
         }
-        choices |= {"jitter": self.augment or Jitter(), "seed": self._seed}
+        choices |= {"augment": as_augment(self.augment), "seed": self._seed}
         return Recipe(**choices) if self.class_weight is None else Weighted(**choices, weights=self._weights)
 
-    def _make_stepper(self) -> Trainer:
+    def _make_stepper(self) -> Stepper:
         recipe = self._recipe()
         optimizer, precision = recipe.make_optimizer(self.model_), precision_here(recipe.precision)
-        return Trainer(self.model_, optimizer, recipe.make_loss(), recipe.batch, precision)
+        return Stepper(self.model_, optimizer, recipe.make_loss(), recipe.batch, precision)
 
     # Prediction
 
@@ -309,6 +312,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         if "_stepper" in state:
             self._stepper = self._make_stepper()
             write_arrays(self._stepper.optimizer, state["_stepper"])
+
+
+def as_augment(changes: Augment | Jitter | None) -> Augment:
+    return Augment(jitter=changes) if isinstance(changes, Jitter) else changes or Augment()
 
 
 def arrays_of(owner: Stateful) -> dict[str, Array]:

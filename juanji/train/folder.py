@@ -16,16 +16,20 @@ import numpy as np
 
 from juanji import models
 from juanji.data import Dataset, Preprocessing, load
+from juanji.data.download import Progress, silent
 from juanji.errors import DataError, JuanjiError
 from juanji.graph import Array
 from juanji.interop import load_weights, save_weights, write_atomically
 from juanji.nn.module import Module
 from juanji.train.evaluation import predict
 from juanji.train.history import Epoch
+from juanji.train.pictures import learning_curve
 from juanji.train.recipe import Recipe
+from juanji.train.validation import SHARE
 
 WEIGHTS, CONFIG, HISTORY, METRICS = "model.safetensors", "config.json", "history.csv", "metrics.json"
-CHECKPOINT, RANGE = "checkpoint.safetensors", "lr-range.csv"
+CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.png"
+RANGE, RANGE_CURVE = "lr-range.csv", "lr-range.png"
 LARGEST = 10_000_000  # bytes of a configuration; the names of a thousand classes take thirty thousand
 
 
@@ -61,7 +65,7 @@ def begun(path: Path) -> bool:
         leftover.unlink()
     if (path / CONFIG).exists():
         return True
-    for name in (WEIGHTS, CHECKPOINT, RANGE):
+    for name in (WEIGHTS, CHECKPOINT, RANGE, RANGE_CURVE):
         (path / name).unlink(missing_ok=True)
     return False
 
@@ -83,6 +87,7 @@ class Config:
 
     model    what `models.create` takes, `model.config`
     weights  where the network's first weights were read from, None for initial ones
+    data_dir, unreadable  as `data.load` takes them
     """
 
     model: dict[str, Any]
@@ -91,6 +96,8 @@ class Config:
     preprocessing: Preprocessing
     recipe: Recipe
     weights: str | None = None
+    data_dir: str | None = None
+    unreadable: str = "refuse"
 
     def to_dict(self) -> dict[str, Any]:
         from importlib import metadata
@@ -102,6 +109,8 @@ class Config:
             "preprocessing": asdict(self.preprocessing),
             "training": self.recipe.to_dict(),
             "weights": self.weights,
+            "data_dir": self.data_dir,
+            "unreadable": self.unreadable,
             "versions": {
                 "juanji": metadata.version("juanji"),
                 "numpy": np.__version__,
@@ -121,22 +130,55 @@ class Config:
                 int(shown["channels"]),
                 tuple(map(float, shown["mean"])),
                 tuple(map(float, shown["std"])),
+                shown.get("resize", "stretch"),
             ),
             recipe=Recipe.from_dict(values["training"]),
-            weights=values.get("weights"),  # which the first runs did not write
+            weights=values.get("weights"),  # which the first runs did not write, nor what follows
+            data_dir=values.get("data_dir"),
+            unreadable=values.get("unreadable", "refuse"),
         )
 
     def load_data(self) -> Dataset:
-        """The dataset, in the size that the network was trained with."""
-        return load(self.data, self.preprocessing.size[0])
+        """The dataset, in the form that the network was trained with."""
+        shown = self.preprocessing
+        return load_images(
+            self.data, self.recipe, shown.size[0], shown.channels, shown.resize, self.data_dir, self.unreadable
+        )
 
     def create(self) -> Module:
         """The network with its initial weights."""
         return models.create(**self.model)
 
 
+def load_images(
+    data: str,
+    recipe: Recipe,
+    size: int,
+    channels: int | None = None,
+    resize: str = "crop",
+    data_dir: str | None = None,
+    unreadable: str = "refuse",
+    progress: Progress = silent,
+) -> Dataset:
+    """The dataset as a recipe wants it: with room for its random cuts, with a validation part where it needs one.
+
+    What is held out does not depend on the recipe's seed, so runs that differ in it can be compared.
+    """
+    return load(
+        data,
+        size,
+        channels=channels,
+        resize=resize,
+        room=recipe.augment.room,
+        validation=SHARE if recipe.patience else 0.0,
+        data_dir=data_dir,
+        unreadable=unreadable,
+        progress=progress,
+    )
+
+
 def save_run(path: Path, config: Config, model: Module, history: Sequence[Epoch], metrics: dict[str, Any]) -> None:
-    """Write the four files of a run, each whole or not at all."""
+    """Write the files of a run, each whole or not at all."""
     save_weights(model, path / WEIGHTS, {"model": config.model["name"], "classes": list(config.classes)})
     write_json(path / CONFIG, config.to_dict())
     rows = io.StringIO()
@@ -144,6 +186,8 @@ def save_run(path: Path, config: Config, model: Module, history: Sequence[Epoch]
     table.writerow([field.name for field in fields(Epoch)])
     table.writerows(asdict(row).values() for row in history)
     write_atomically(path / HISTORY, rows.getvalue().encode())
+    if history:
+        learning_curve(history, path / CURVE)
     write_json(path / METRICS, metrics)
 
 

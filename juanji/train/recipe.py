@@ -11,7 +11,7 @@ import numpy as np
 
 from juanji import optim
 from juanji.checks import counts, fraction, nonnegative, one_of, positive, share, whole
-from juanji.data import Jitter
+from juanji.data import PRESETS, Augment, Jitter
 from juanji.engine.compiled import PRECISIONS
 from juanji.errors import ArgumentError, unknown_name
 from juanji.graph import Array
@@ -35,7 +35,6 @@ SCHEDULES: dict[str, Callable[[float, int, float], schedules.Schedule]] = {
     "constant": lambda lr, steps, warmup: schedules.constant(lr),
 }
 CLASS_WEIGHTS = ("none", "balanced")
-JITTER = Jitter(shift=0.1, turn=12, zoom=0.12, slant=0.12)
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Recipe:
     ema              decay of a running mean of the weights, which is what is tested and saved; 0 for none
     label_smoothing  part of the target that is shared among all classes
     class_weights    "balanced": every class counts the same in the loss, however many images it has; "none"
-    jitter           random changes of the training images
+    augment          random changes of the training images
     freeze           what is not trained: a number of stages from the input on, paths with commas between, or "all" but
                      the head; see `freezing.stages`
     unfreeze_at      epochs before which frozen stages begin to be trained, one at each from the last on, and at the
@@ -89,7 +88,7 @@ class Recipe:
     ema: float = 0.0
     label_smoothing: float = 0.1
     class_weights: str = "none"
-    jitter: Jitter = JITTER
+    augment: Augment = PRESETS["handwriting"]
     freeze: str = ""
     unfreeze_at: tuple[int, ...] = ()
     patience: int = 0
@@ -165,10 +164,14 @@ class Recipe:
         """
         known = {field.name for field in fields(cls)}
         for name in values:
-            if name not in known:
+            if name not in known | {"jitter"}:
                 raise unknown_name("choice of a training", name, known)
-        jitter = {"jitter": Jitter(**values["jitter"])} if "jitter" in values else {}
-        return cls(**{**values, **jitter})
+        values = dict(values)
+        if "augment" in values:
+            values["augment"] = Augment.from_dict(values["augment"])
+        if "jitter" in values:  # which was all that the first runs had
+            values["augment"] = Augment(jitter=Jitter(**values.pop("jitter")))
+        return cls(**values)
 
 
 def balanced(images: Sequence[int]) -> Array:

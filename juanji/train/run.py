@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from juanji import data, models
+from juanji import models
 from juanji.data import Dataset, Preprocessing
+from juanji.data.download import Progress, silent
 from juanji.engine.compiled import precision_here
 from juanji.errors import DataError, JuanjiError
 from juanji.interop import load_weights
 from juanji.models.registry import entry
 from juanji.nn.module import Module
+from juanji.train import pictures
 from juanji.train.beginning import begin
 from juanji.train.budget import largest_batch
 from juanji.train.callback import Callback
@@ -23,9 +25,11 @@ from juanji.train.folder import (
     CONFIG,
     METRICS,
     RANGE,
+    RANGE_CURVE,
     WEIGHTS,
     Config,
     begun,
+    load_images,
     new_folder,
     read_config,
     save_run,
@@ -35,7 +39,6 @@ from juanji.train.history import Epoch
 from juanji.train.range import RangeTest, range_test
 from juanji.train.recipe import Recipe
 from juanji.train.trainer import Saving, Trainer
-from juanji.train.validation import with_validation
 
 
 @dataclass(eq=False)
@@ -63,6 +66,11 @@ class Session(Callback):
         options: Mapping[str, Any] | None = None,
         weights: str | None = None,
         auto: Collection[str] = (),
+        *,
+        resize: str = "crop",
+        data_dir: str | None = None,
+        unreadable: str = "refuse",
+        progress: Progress = silent,
     ) -> Session:
         """Load the data, create the network, and save it in a new folder, once nothing can be wrong any more.
 
@@ -71,28 +79,41 @@ class Session(Callback):
         weights  a run folder, a file, or hf:REPOSITORY, of weights to begin with; a classifier for other classes begins
                  anew, and `begun_anew` names its parameters. See `beginning.begin`
         auto     "lr" for that of a range test, "batch" for the largest that fits, in the place of the recipe's
+        resize, data_dir, unreadable, progress  as `data.load` takes them
 
         The run keeps the precision that the recipe's means on this machine.
         """
         recipe = replace(recipe, precision=precision_here(recipe.precision))
-        dataset = data.load(data_name, entry(model_name)["input_size"] if size is None else size)
-        dataset = with_validation(dataset, recipe.seed) if recipe.patience else dataset
-        height, width, channels = dataset.shape
+        size = entry(model_name)["input_size"] if size is None else size
+        dataset = load_images(
+            data_name, recipe, size, resize=resize, data_dir=data_dir, unreadable=unreadable, progress=progress
+        )
+        _, _, channels = dataset.shape
         model = models.create(
             model_name,
             classes=len(dataset.classes),
             in_channels=channels,
-            input_size=(height, width),
+            input_size=(size, size),
             seed=recipe.seed,
             **(options or {}),
         )
         left = () if weights is None else begin(model, weights, dataset.classes)
-        preprocessing = Preprocessing.of(dataset.train)
+        preprocessing = Preprocessing.of(dataset.train, (size, size), resize)
         trainer, measured, reasons = measure(Trainer(model, dataset, recipe, preprocessing=preprocessing), auto)
-        config = Config(model.config, place(data_name), dataset.classes, preprocessing, trainer.recipe, weights)
+        config = Config(
+            model.config,
+            place(data_name),
+            dataset.classes,
+            preprocessing,
+            trainer.recipe,
+            weights,
+            data_dir and place(data_dir),
+            unreadable,
+        )
         session = cls(new_folder(f"{Path(data_name).stem}-{model_name}", out), config, trainer, left, reasons)
         if measured:
             measured.save(session.path / RANGE)
+            pictures.range_test(measured.rates, measured.losses, session.path / RANGE_CURVE, measured.chosen)
         trainer.save(session.path / CHECKPOINT)
         session.save()
         return session

@@ -26,7 +26,7 @@ from juanji.tensor import Tensor, trace
 from juanji.train import freezing, limit
 from juanji.train.callback import Callback
 from juanji.train.checkpoint import load_checkpoint, save_checkpoint
-from juanji.train.evaluation import evaluate
+from juanji.train.evaluation import evaluate_images
 from juanji.train.history import Best, Epoch, Progress, Step
 from juanji.train.interrupts import uninterrupted
 from juanji.train.recalibration import Recalibration
@@ -113,14 +113,20 @@ class Trainer:
         """The batches of the epoch that is going on, from the one with the number `start`, counted from 0: images
         (n, H, W, C), changed and standardised, and labels (n,)."""
         recipe, epoch = self.recipe, self.progress.epoch
-        found = batches(
-            self.dataset.train, recipe.batch, seed=recipe.seed, epoch=epoch, change=recipe.jitter, start=start
+        return batches(
+            self.dataset.train,
+            recipe.batch,
+            seed=recipe.seed,
+            epoch=epoch,
+            change=recipe.augment,
+            start=start,
+            preprocessing=self.preprocessing,
+            classes=len(self.dataset.classes),
         )
-        return ((self.preprocessing(x), y) for x, y in found)
 
     def evaluate(self, images: Images) -> tuple[float, float]:
         """Loss and accuracy on a part of the dataset."""
-        result = evaluate(self.model, self.preprocessing(images.read()), images.y)
+        result = evaluate_images(self.model, images, self.preprocessing)
         return result.loss, result.accuracy
 
     # The loop

@@ -3,14 +3,17 @@
 import csv
 import io
 import json
+import shutil
 import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import juanji as jj
 from juanji.cli import main
 from juanji.cli.options import seconds
+from juanji.data import PRESETS
 from juanji.errors import ArgumentError, DataError
 from juanji.train import Choices, Display, Epoch, Facts, Recipe, Session, Step, TensorBoard, load_run
 from juanji.train.beginning import begin
@@ -40,12 +43,11 @@ DIGITS = Facts("digits", (120,) * 10, (28, 28), True)
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (
-            PHOTOGRAPHS,
-            {"size": 96, "model": "resnet18", "options": {"width": 0.5}, "class_weights": "balanced", "batch": 32},
-        ),
+        (PHOTOGRAPHS, {"size": 96, "model": "resnet18", "options": {"width": 0.5}, "class_weights": "balanced"}),
+        (PHOTOGRAPHS, {"batch": 32, "augment": PRESETS["standard"]}),
         (ICONS, {"size": 32, "model": "resnet20", "epochs": 100, "batch": 64, "optimizer": "sgd", "lr": 0.05}),
-        (LETTERS, {"size": 28, "model": "lenet5", "epochs": 15, "batch": 128}),
+        (ICONS, {"augment": PRESETS["light"]}),
+        (LETTERS, {"size": 28, "model": "lenet5", "epochs": 15, "batch": 128, "augment": PRESETS["handwriting"]}),
         (DIGITS, {"size": 28, "model": "lenet5"}),
     ],
 )
@@ -60,7 +62,8 @@ def test_the_digits_keep_what_was_found_for_them():
     choices = Choices.of("digits", DIGITS, {})
     assert choices.recipe == Recipe()
     assert (choices.model, choices.size, choices.options) == ("lenet5", 28, {})
-    assert Facts.of(jj.data.digits()).name == "digits"
+    found = Facts.of(jj.data.survey("digits"))
+    assert (found.name, found.images, found.size, found.grey) == ("digits", 1201, (28, 28), True)
 
 
 def test_what_is_given_always_wins():
@@ -76,6 +79,55 @@ def test_what_is_given_always_wins():
 def test_defaults_make_networks(facts):
     choices = Choices.of("x", facts, {})
     jj.models.create(choices.model, classes=len(facts.counts), input_size=choices.size, **choices.options)
+
+
+# Your own images
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder of two classes, unequal ones: images that are brighter on the left, or on the right."""
+    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    for side, count in (("left", 40), ("right", 16)):
+        (folder / side).mkdir()
+        for i in range(count):
+            x = rng.integers(0, 90, (40, 48, 3), np.uint8)
+            x[:, : 24 if side == "left" else None][:, -24:] += 120
+            Image.fromarray(x).save(folder / side / f"{i}.png")
+    return folder
+
+
+def test_a_folder_is_trained_on(photographs, capsys, tmp_path):
+    options = ["--size", "16", "--model", "batchnorm_net", "--epochs", "3", "--patience", "2", "--out", tmp_path / "r"]
+    code, output, errors = call(capsys, "train", photographs, *options, "--augment", "light,flip=none,mixup=0.2")
+    assert code == 0, errors
+    assert "class_weights balanced: the largest class has 40 images, the smallest 16" in output
+    config = load_run(tmp_path / "r").config
+    assert config.data == str(photographs)
+    assert config.preprocessing.size == (16, 16)
+    assert config.preprocessing.resize == "crop"
+    assert (config.recipe.augment.mixup, config.recipe.class_weights) == (0.2, "balanced")
+    assert {path.name for path in (tmp_path / "r").iterdir()} >= {"curve.png", "metrics.json"}
+    code, output, _ = call(capsys, "evaluate", tmp_path / "r", "--json")
+    values, metrics = json.loads(output), json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert values["accuracy"] == metrics["test_accuracy"]
+    code, _, _ = call(capsys, "train", "--config", tmp_path / "r" / "config.json", "--out", tmp_path / "s", "--quiet")
+    assert code == 0
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "rs")
+    assert one == other
+
+
+def test_images_that_cannot_be_read(photographs, capsys, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(photographs, data)
+    (data / "left" / "0.png").write_bytes(b"no image")
+    options = ["--size", "16", "--model", "batchnorm_net", "--epochs", "1", "--out", tmp_path / "r"]
+    code, _, errors = call(capsys, "train", data, *options)
+    assert (code, "0.png" in errors, "--skip-unreadable" in errors) == (2, True, True)
+    assert not (tmp_path / "r").exists()
+    code, _, _ = call(capsys, "train", data, *options, "--skip-unreadable")
+    assert code == 0
+    assert load_run(tmp_path / "r").config.load_data().train.y.sum() > 0
 
 
 # Configurations

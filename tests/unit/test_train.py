@@ -16,7 +16,7 @@ import pytest
 
 from juanji import nn, ops
 from juanji.cell import Cell
-from juanji.data import Dataset, Images, Jitter, Preprocessing
+from juanji.data import Augment, Dataset, Images, Preprocessing
 from juanji.engine.compiled import Compiled
 from juanji.errors import ArgumentError, DataError, NonFiniteError, ShapeError, UnknownNameError, WeightsError
 from juanji.nn import Flatten, Sequential
@@ -88,7 +88,7 @@ def engine(monkeypatch):
 
 both = pytest.mark.usefixtures("backend")
 DATA = Dataset("bars", bars(), bars(13), ("upright", "lying"))
-RECIPE = Recipe(epochs=16, batch=4, jitter=Jitter(), label_smoothing=0.0, lr=0.03)
+RECIPE = Recipe(epochs=16, batch=4, augment=Augment(), label_smoothing=0.0, lr=0.03)
 
 
 class On(Callback):
@@ -142,7 +142,7 @@ def test_the_model_trains_in_training_mode_and_is_tested_in_the_other():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "rmsprop", "sgd"])
 def test_every_optimizer_learns(optimizer):
-    rows = list(fit(Net(), DATA, Recipe(epochs=20, batch=8, jitter=Jitter(), optimizer=optimizer)))
+    rows = list(fit(Net(), DATA, Recipe(epochs=20, batch=8, augment=Augment(), optimizer=optimizer)))
     assert rows[-1].train_loss < rows[0].train_loss
 
 
@@ -281,7 +281,7 @@ def test_a_gradient_that_is_not_finite_is_named():
 
 @both
 def test_a_whole_training_says_where_it_went_wrong():
-    recipe = Recipe(epochs=3, batch=8, jitter=Jitter(), optimizer="sgd", lr=1e12, warmup=0)
+    recipe = Recipe(epochs=3, batch=8, augment=Augment(), optimizer="sgd", lr=1e12, warmup=0)
     with pytest.raises(NonFiniteError, match=r"step \d+ \(epoch 1, batch \d of 5\)"):
         list(fit(Net(), DATA, recipe))
 
@@ -342,7 +342,7 @@ def test_the_plans_of_a_network_go_with_it(engine, copied):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_the_engine_trains_as_the_definitions_do(engine, optimizer, monkeypatch):
-    recipe = Recipe(epochs=2, batch=16, jitter=Jitter(), optimizer=optimizer)
+    recipe = Recipe(epochs=2, batch=16, augment=Augment(), optimizer=optimizer)
     one, other = Net(), Net()
     rows = list(fit(one, DATA, recipe))
     monkeypatch.setenv("JUANJI_BACKEND", "numpy")
@@ -424,6 +424,7 @@ def test_a_run_leaves_everything_in_its_folder(session):
         "model.safetensors",
         "checkpoint.safetensors",
         "config.json",
+        "curve.png",
         "history.csv",
         "metrics.json",
     }
@@ -586,7 +587,7 @@ def test_damaged_run_folders(session, tmp_path):
 
 def test_preprocessing_comes_from_the_training_part(session):
     run = session()
-    assert run.config.preprocessing == Preprocessing.of(DATA.train)
+    assert run.config.preprocessing == Preprocessing.of(DATA.train, resize="crop")
 
 
 NUMPY = {"JUANJI_BACKEND": "numpy"}

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import juanji as jj
-from juanji.data import Dataset, Images, Jitter, Preprocessing
+from juanji.data import Augment, Dataset, Images, Jitter, Preprocessing
 from juanji.engine.compiled import Compiled
 from juanji.errors import ArgumentError, DataError, NonFiniteError, UnknownNameError
 from juanji.models import create
@@ -27,7 +27,7 @@ from juanji.train.recalibration import Recalibration
 from juanji.train.recipe import SCHEDULES, Objective, balanced
 from juanji.train.validation import with_validation
 
-STILL = {"jitter": Jitter(), "label_smoothing": 0.0}
+STILL = {"augment": Augment(), "label_smoothing": 0.0}
 
 
 def images(n, seed=0, classes=2):
@@ -105,6 +105,7 @@ def test_a_recipe_comes_back_from_json():
     recipe = Recipe(unfreeze_at=(2, 5), freeze="all", lr_multipliers=(("*.bias", 2.0),), ema=0.5, lr=0.1)
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
     assert Recipe.from_dict({}) == Recipe()
+    assert Recipe.from_dict({"jitter": {"shift": 0.5}}).augment == Augment(jitter=Jitter(shift=0.5))  # as it was once
     with pytest.raises(UnknownNameError, match=r"no choice of a training named 'epoch'[\s\S]*did you mean 'epochs'"):
         Recipe.from_dict({"epoch": 3})
 
