@@ -8,7 +8,7 @@ from graphs import model, node
 
 import juanji as jj
 from juanji.errors import DataError
-from juanji.interop import load_onnx, load_weights, save_onnx, save_torch_weights, save_weights
+from juanji.interop import load_onnx, load_weights, save_onnx, save_torch_weights, save_weights, to_onnx
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 3, 8, 8)).astype(np.float32)
@@ -37,6 +37,24 @@ def test_names_survive(tmp_path):
         loaded = load_onnx(path)
         load_weights(loaded, tmp_path / "weights")
     save_torch_weights(loaded, tmp_path / "torch", input_shape=(8, 8, 3))
+
+
+@pytest.mark.parametrize("bounds", [{"low": 0, "high": 6}, {"low": -0.5}, {"high": 0.5}], ids=str)
+def test_a_clip_stays_one(bounds):
+    inputs = " ".join(["x", *(end if end in bounds else "_" for end in ("low", "high"))])
+    values = {end: np.float32(bound) for end, bound in bounds.items()}
+    proto = model([node("Clip", inputs, "y")], {"x": X.shape}, {"y": None}, opset=19, **values)
+    loaded = load_onnx(proto)
+    again = to_onnx(loaded, X)
+    assert [n.op_type for n in again.graph.node] == ["Clip"]
+    np.testing.assert_array_equal(np.asarray(load_onnx(again)(X)), np.clip(X, bounds.get("low"), bounds.get("high")))
+
+
+def test_relu6_comes_back_as_one_clip():
+    proto = to_onnx(jj.nn.Sequential(jj.nn.Conv2d(3, 4, 3), jj.nn.ReLU6()), jj.Tensor.spec((1, 8, 8, 3)))
+    for _ in range(2):
+        assert [n.op_type for n in proto.graph.node] == ["Conv", "Clip"]
+        proto = to_onnx(load_onnx(proto), X)
 
 
 def test_trained_in_between(tmp_path):
