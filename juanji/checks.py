@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from juanji.errors import ArgumentError, JuanjiError
+
+FEW = 4  # names of a kind that an error lists
 
 
 def is_count(value: Any) -> bool:
@@ -117,20 +119,29 @@ def same_names(
     received: Mapping[str, tuple[int, ...]],
     *,
     misfit: Callable[[str], str] | None = None,
-    fix: str = "",
+    fix: str | Callable[[], str] = "",
 ) -> None:
-    """Raise `error`, headed `what`, that lists every missing, unknown and misshapen name.
+    """Raise `error`, headed `what`, that lists missing, unknown and misshapen names, the first few of each.
 
     expected, received  shapes by name
     misfit              says how what has a name on both sides differs, "" for not at all; by default in its shape
+    fix                 what to do about it; a function is asked only where something is wrong
     """
 
     def misshapen(name: str) -> str:
         same = received[name] == expected[name]
         return "" if same else f"misshapen {name} {received[name]}, expected {expected[name]}"
 
-    wrong = [f"missing {name} {shape}" for name, shape in expected.items() if name not in received]
-    wrong += [f"unknown {name} {shape}" for name, shape in received.items() if name not in expected]
-    wrong += filter(None, map(misfit or misshapen, [name for name in expected if name in received]))
+    missing = [f"missing {name} {shape}" for name, shape in expected.items() if name not in received]
+    unknown = [f"unknown {name} {shape}" for name, shape in received.items() if name not in expected]
+    unfit = [*filter(None, map(misfit or misshapen, [name for name in expected if name in received]))]
+    wrong = [*first_few(missing), *first_few(unknown), *first_few(unfit)]
     if wrong:
-        raise error(what, received="; ".join(wrong), rule="the same names with the same shapes", fix=fix)
+        rule = "the same names with the same shapes"
+        raise error(what, received="; ".join(wrong), rule=rule, fix=fix if isinstance(fix, str) else fix())
+
+
+def first_few(texts: Sequence[str]) -> list[str]:
+    """The first few texts, which begin with the same word, and how many more there are."""
+    rest = texts[FEW:]
+    return [*texts[:FEW], f"and {len(rest)} more {rest[0].partition(' ')[0]}"] if rest else [*texts]

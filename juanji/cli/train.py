@@ -9,6 +9,7 @@ import typer
 
 from juanji.cli.options import settings
 from juanji.errors import NonFiniteError
+from juanji.interop import Loaded
 from juanji.train import Epoch, Recipe, Session, Step
 
 
@@ -58,8 +59,9 @@ def train(
     look worse than those of testing.
 
     --weights begins with published weights of the same network (torchvision's, timm's, Hugging Face's) or with those
-    of another run, model.safetensors. A classifier for other classes begins anew. hf:timm/resnet18.a1_in1k takes the
-    file from the Hugging Face hub, for which huggingface_hub must be installed.
+    of another run, model.safetensors. A classifier for other classes begins anew; kernels that see colour images are
+    summed over the channels for grey ones, and repeated the other way round. hf:timm/resnet18.a1_in1k takes the file
+    from the Hugging Face hub, for which huggingface_hub must be installed.
 
     Examples:
 
@@ -78,8 +80,8 @@ def train(
     session = Session.start(data, model, recipe, out, size, settings("train", option or []), weights)
     if not quiet:
         session.model.summary(session.dataset.shape)
-        if weights is not None:
-            print(f"\nweights of {weights}{anew(session)}")
+        if session.loaded is not None:
+            print(f"\nweights of {weights}{besides(session.loaded, session.dataset.shape[-1])}")
         if precision == "auto":
             print(f"\nprecision: {session.config.recipe.precision}")
         print(f"\n{len(session.dataset.train)} images to train on, {len(session.dataset.test)} to test on\n")
@@ -120,8 +122,12 @@ def run(session: Session, quiet: bool) -> None:
         session.train(on_step, on_epoch)
 
 
-def anew(session: Session) -> str:
-    return f"; {', '.join(session.begun_anew)} begin anew" if session.begun_anew else ""
+def besides(loaded: Loaded, channels: int) -> str:
+    """What was done to weights that are for images of other channels, or for other classes."""
+    left, adapted = loaded
+    how = "summed over the channels, for grey images" if channels == 1 else f"repeated for {channels} channels"
+    told = [f"{', '.join(adapted)} {how}"] * bool(adapted) + [f"{', '.join(left)} begin anew"] * bool(left)
+    return "".join(f"; {text}" for text in told)
 
 
 def line(row: Epoch, epochs: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from juanji import data, models
 from juanji.data import Dataset, Preprocessing
 from juanji.engine.compiled import precision_here
-from juanji.interop import load_torch_weights
+from juanji.interop import Loaded, load_torch_weights
 from juanji.models.registry import entry
 from juanji.nn.module import Module
 from juanji.train.folder import Config, new_folder, save_run
@@ -30,7 +30,7 @@ class Session:
     history: tuple[Epoch, ...] = ()
     seconds: float = 0.0
     interrupted: bool = False
-    begun_anew: tuple[str, ...] = ()
+    loaded: Loaded | None = None
 
     @classmethod
     def start(
@@ -48,7 +48,8 @@ class Session:
         size     height and width of the images, the model's own by default
         options  of the model, as `models.create` takes them: {"stem": "small", "width": 0.5}
         weights  a file, or hf:REPOSITORY, of weights to begin with, as `load_torch_weights` takes it; a classifier that
-                 does not fit, because it is for other classes, begins anew, and `begun_anew` names its parameters
+                 does not fit, because it is for other classes, begins anew, and kernels for images of other channels
+                 are adapted: `loaded` names both
 
         The run keeps the precision that the recipe's means on this machine.
         """
@@ -63,11 +64,11 @@ class Session:
             seed=recipe.seed,
             **(options or {}),
         )
-        left = () if weights is None else load_torch_weights(model, weights, head=None)
+        loaded = None if weights is None else load_torch_weights(model, weights, head=None, adapt_channels=True)
         preprocessing = Preprocessing.of(dataset.train)
         check_classes(model, dataset, preprocessing)
         config = Config(model.config, dataset.name, dataset.classes, preprocessing, recipe, weights)
-        session = cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model, begun_anew=left)
+        session = cls(new_folder(f"{data_name}-{model_name}", out), config, dataset, model, loaded=loaded)
         session.save()
         return session
 
