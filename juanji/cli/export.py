@@ -11,6 +11,8 @@ import typer
 
 from juanji.graph import Array
 from juanji.interop import save_onnx
+from juanji.interop.export.model import OLDEST
+from juanji.interop.packages import NEWEST
 from juanji.summary import size_of
 from juanji.train import Run, load_run
 
@@ -23,7 +25,9 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, such as model.onnx.")],
     layout: Annotated[str, typer.Option(help="How images go in: NCHW, as is usual in ONNX, or NHWC.")] = "NCHW",
     fold: Annotated[bool, typer.Option("--fold", help="Put batch normalisation into the convolutions.")] = False,
-    opset: Annotated[int | None, typer.Option(help="An older version of the operators.  [default: 28]")] = None,
+    opset: Annotated[
+        int | None, typer.Option(help=f"Version of the operators, {OLDEST} to {NEWEST}.  [default: {NEWEST}]")
+    ] = None,
 ) -> None:
     """Write a trained network as an ONNX file, which other programs can run.
 
@@ -32,7 +36,7 @@ def export(
     says so itself: its metadata hold `mean`, `std` and `class_names` as JSON, and `model`, what the network is.
 
     Where onnxruntime is installed the file is tried on random images and compared with juanji; the exit code is 1
-    where they disagree.
+    where they disagree. Runtimes that do not know the newest operators want a smaller --opset.
 
     Example:
 

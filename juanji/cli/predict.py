@@ -29,8 +29,10 @@ def predict(
 
     Each image is stretched to the size the network was trained with and turned to grey or colour like the training
     images. A network trained on the digits expects one digit, light on a black ground, that fills the picture; for
-    dark ink on light paper use --invert. Images that look wrong in this way are told on the error output, and so are
-    those that cannot be read; the exit code is 2 then.
+    dark ink on light paper use --invert; images that look wrong in this way are told on the error output.
+
+    Images that cannot be read are told there, too, and the others answered; the exit code is 2 then, and 0 where all
+    could be read.
 
     Examples:
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from juanji.cli.options import settings
+from juanji.cli.options import Options, settings
 from juanji.errors import NonFiniteError
 from juanji.interop import Loaded
 from juanji.train import Epoch, Recipe, Session, Step
@@ -29,13 +29,7 @@ def train(
     size: Annotated[
         int | None, typer.Option(help="Height and width of the images, in pixels.  [default: the network's own]")
     ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of the network, such as width=0.5 or stem=small; may be given several times.",
-        ),
-    ] = None,
+    option: Options = None,
     precision: Annotated[
         str, typer.Option(help="float32; bfloat16, faster where the CPU multiplies it; auto, that where it can be had.")
     ] = Recipe.precision,

@@ -18,6 +18,8 @@ from juanji.cli import COMMANDS, app, main
 from juanji.cli.options import settings
 from juanji.data import digits
 from juanji.errors import UnknownNameError
+from juanji.interop.export.model import OLDEST
+from juanji.interop.packages import NEWEST
 from juanji.train import load_run
 
 
@@ -287,6 +289,13 @@ def test_help_is_worth_reading(command, capsys):
     elif command != ["models"]:
         assert "Example" in output
         assert "Options:" in output
+
+
+def test_help_says_what_exit_codes_and_versions_there_are(capsys):
+    _, output, _ = call(capsys, "predict", "--help")
+    assert "the exit code is 2 then, and 0 where all could be read" in " ".join(output.split())
+    _, output, _ = call(capsys, "export", "--help")
+    assert f"{OLDEST} to {NEWEST}. [default: {NEWEST}]" in " ".join(output.split())
 
 
 def test_version_and_module():
