@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from juanji.cli.status import first_call, status
 from juanji.table import aligned
 from juanji.train import Evaluation, load_run
 from juanji.train import evaluate as test
@@ -28,7 +29,8 @@ def evaluate(
     """
     loaded = load_run(run)
     images = loaded.config.load_data().test
-    result = test(loaded.model, loaded.config.preprocessing(images.x), images.y)
+    with status(first_call(loaded.config.model["name"])):
+        result = test(loaded.model, loaded.config.preprocessing(images.x), images.y)
     if as_json:
         values = {
             "accuracy": result.accuracy,

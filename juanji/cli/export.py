@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from juanji.cli.status import status
 from juanji.graph import Array
 from juanji.interop import save_onnx
 from juanji.interop.export.model import OLDEST
@@ -45,8 +46,10 @@ def export(
     loaded = load_run(run)
     shown = loaded.config.preprocessing
     metadata = {"class_names": loaded.classes, "mean": shown.mean, "std": shown.std, "data": loaded.config.data}
-    save_onnx(loaded.model, out, layout=layout, fold_batch_norm=fold, opset=opset, metadata=metadata)
-    print(f"{out}: {loaded.model.config['name']}, {size_of(out.stat().st_size)}, images {layout}")
+    name = loaded.config.model["name"]
+    with status(f"writing {name}"):
+        save_onnx(loaded.model, out, layout=layout, fold_batch_norm=fold, opset=opset, metadata=metadata)
+    print(f"{out}: {name}, {size_of(out.stat().st_size)}, images {layout}")
     compare(loaded, out, layout)
 
 
@@ -59,9 +62,10 @@ def compare(run: Run, path: Path, layout: str) -> None:
         return
     shown = run.config.preprocessing
     x = np.random.default_rng(0).normal(size=(IMAGES, *shown.size, shown.channels)).astype(np.float32)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (got,) = session.run(None, {session.get_inputs()[0].name: x.transpose(0, 3, 1, 2) if layout == "NCHW" else x})
-    apart = difference(got, np.asarray(run.model(x)))
+    with status("comparing it with juanji"):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        (got,) = session.run(None, {session.get_inputs()[0].name: x.transpose(0, 3, 1, 2) if layout == "NCHW" else x})
+        apart = difference(got, np.asarray(run.model(x)))
     told = f"onnxruntime {onnxruntime.__version__} on {IMAGES} random images: outputs differ by {apart:.1e}"
     if apart <= AGREEMENT:
         print(f"tried with {told} of the largest")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from juanji.cli.status import first_call, status
 from juanji.errors import DataError
 from juanji.graph import Array
 from juanji.train import Run, load_run
@@ -46,9 +47,11 @@ def predict(
     if invert:
         x = 1 - x
     warn(loaded, paths, x)
+    with status(first_call(loaded.config.model["name"])):
+        probabilities = loaded.predict(x) if read else ()
     results: list[dict[str, Any]] = [
         {"image": str(path), "predictions": likeliest(loaded.classes, row, top)}
-        for path, row in zip(paths, loaded.predict(x) if read else (), strict=True)
+        for path, row in zip(paths, probabilities, strict=True)
     ]
     print(json.dumps(results, ensure_ascii=False) if as_json else "\n".join(map(text, results)))
     if len(read) < len(images):

@@ -12,6 +12,7 @@ import typer
 
 from juanji import autodiff, models, ops, optim
 from juanji.cli.options import Options, settings
+from juanji.cli.status import status
 from juanji.errors import ArgumentError
 from juanji.nn.module import Module
 from juanji.summary import size_of
@@ -58,8 +59,10 @@ def profile(
     from juanji.engine.profile import profile as measure
 
     network = load(model, input_size=size, classes=classes, **settings("profile", option or []))
-    plan = plan_of(network, batch, train, precision)
-    result = measure(plan, repeat)
+    with status(f"compiling {model}"):
+        plan = plan_of(network, batch, train, precision)
+    with status(f"measuring {model}"):
+        result = measure(plan, repeat)
     head = {"model": model, "batch": batch, "train": train, "precision": precision}
     if as_json:
         print(

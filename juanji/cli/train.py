@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from juanji.cli.options import Options, settings
+from juanji.cli.status import first_call
 from juanji.errors import NonFiniteError
 from juanji.interop import Loaded
 from juanji.train import Epoch, Recipe, Session, Step
@@ -99,7 +100,7 @@ def run(session: Session, quiet: bool) -> None:
     shown: list[Any] = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[result]}")]
     epochs = session.config.recipe.epochs
     with Progress(*shown, TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task(f"epoch 1/{epochs}", total=None, result="")
+        task = bar.add_task(first_call(session.config.model["name"]), total=None, result="")
 
         def on_step(step: Step) -> None:
             bar.update(

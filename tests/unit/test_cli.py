@@ -368,3 +368,23 @@ def test_training_tells_what_auto_means(tmp_path):
     arguments = ["train", "digits", "--epochs", "1", "--precision", "auto", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, arguments)
     assert f"precision: {load_run(tmp_path).config.recipe.precision}\n" in result.output
+
+
+def test_what_takes_seconds_says_so_on_a_terminal(run, digit, capsys, monkeypatch, tmp_path):
+    commands = {
+        "compiling lenet5 …": [["evaluate", run[0]], ["predict", run[0], digit[0]], ["profile", "lenet5"]],
+        "measuring lenet5 …": [["profile", "lenet5", "--repeat", "1"]],
+    }
+    for text, calls in commands.items():
+        for arguments in calls:
+            assert call(capsys, *arguments)[2] == ""
+            with monkeypatch.context() as patch:
+                patch.setenv("FORCE_COLOR", "1")
+                code, output, errors = call(capsys, *arguments)
+            assert (code, text in errors, "…" in output) == (0, True, False)
+            assert errors.endswith("\x1b[2K")  # the line is erased
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("JUANJI_BACKEND", "numpy")
+    assert "running lenet5 …" in call(capsys, "evaluate", run[0])[2]
+    _, output, _ = call(capsys, "train", "digits", "--model", "perceptron", "--epochs", "1", "--out", tmp_path / "r")
+    assert "running perceptron" in output
