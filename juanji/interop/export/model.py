@@ -28,7 +28,7 @@ LIMIT = 2**31 - 2**24  # bytes of weights; what protobuf's 2 GB leave is for the
 
 def save_onnx(
     model: Callable[..., Any],
-    path: str | Path,
+    file: str | Path,
     *inputs: Any,
     dynamic_batch: bool = True,
     layout: str = "NCHW",
@@ -36,14 +36,14 @@ def save_onnx(
     opset: int | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a network as an ONNX file, whole or not at all. Arguments and errors as `to_onnx`.
+    """Write a network as an ONNX file, by its path, whole or not at all. Other arguments and errors as `to_onnx`.
 
     A file of ONNX holds at most 2 GB, the limit of its format (protobuf). Weights of a larger network go into a second
     file beside it, `model.onnx.data`, without which the first cannot be used; move both together. Raises DataError,
     naming the file, where it cannot be written.
     """
     document = exported(model, inputs, dynamic_batch, layout, fold_batch_norm, opset, metadata)
-    path = Path(path)
+    path = Path(file)
     beside = path.with_name(f"{path.name}.data") if document.weight_bytes > LIMIT else None
     if beside is not None:
         write_atomically(beside, document.contents())
