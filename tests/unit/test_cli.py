@@ -194,6 +194,25 @@ def test_models(capsys):
     }
 
 
+def test_one_network_with_its_options(capsys):
+    code, output, _ = call(capsys, "models", "resnet18", "--classes", 1000)
+    assert code == 0
+    lines = output.splitlines()
+    assert lines[0] == f"resnet18: {jj.models.MODELS['resnet18']['about']}"
+    assert lines[1] == "classification of images 224×224×3, 11,689,512 parameters"
+    assert [line.split()[:2] for line in lines[4:]] == [
+        ["blocks", "2,2,2,2"],
+        ["channels", "64,128,256,512"],
+        ["stem", "large"],
+        ["width", "1.0"],
+    ]
+    assert all(line.endswith(jj.models.OPTIONS[line.split()[0]]) for line in lines[4:])
+    _, output, _ = call(capsys, "models", "lenet5", "--json")
+    assert json.loads(output)["options"]["hidden"] == [120, 84]
+    _, output, _ = call(capsys, "models", "lenet5_1998")
+    assert output.endswith("\nno options\n")
+
+
 def test_options_of_a_network(capsys, tmp_path):
     options = ["--option", "width=0.125", "--option", "stem=small"]
     _, output, _ = call(capsys, "summary", "resnet18", "--input", "32,32,3", *options)
@@ -245,6 +264,7 @@ def test_filter(capsys, tmp_path):
         (["summary", "lenet5", "--option", "width=1", "--option", "width=2"], r"NAME=VALUE, each name once"),
         (["summary", "lenet5", "--option", "classes=3"], r"of what only some networks have"),
         (["summary", "lenet5", "--option", "depth=3"], r"lenet5 has no such option"),
+        (["models", "resnet1"], r"did you mean 'resnet18'"),
         (["models", "--task", "detection"], r"there is no task named 'detection'"),
         (["train", "digits", "--model", "fcn8s", "--size", "8", "--option", "width=0.01"], r"one answer an image"),
         (["summary", "lenet5", "--input", "2,2,1"], r"lenet5"),
