@@ -53,13 +53,13 @@ class Fit:
         """Whether the file has tensors that fit for all of them."""
         return all(path in self.names and not self.misfit(path) for path in paths)
 
-    def same_names(self, left: Collection[str] = ()) -> bool:
+    def has_same_names(self, left: Collection[str] = ()) -> bool:
         """Whether file and model have the same names, but for those `left` out."""
         return not (self.cells.keys() ^ self.names.keys()).difference(left)
 
     def fits(self, left: Collection[str] = ()) -> bool:
         """Whether the file has a tensor that fits for every cell, and no other, but for those `left` out."""
-        return self.same_names(left) and self.holds(self.cells.keys() - set(left))
+        return self.has_same_names(left) and self.holds(self.cells.keys() - set(left))
 
     def check(self, left: Collection[str] = (), remedies: Mapping[str, Collection[str]] | None = None) -> None:
         """WeightsError, with the differences and what to do about them, unless all but the paths `left` out fit.
@@ -78,12 +78,12 @@ class Fit:
 
     def advice(self, left: Collection[str], remedies: Mapping[str, Collection[str]]) -> str:
         """What to do about a file that does not fit."""
-        enough = [fix for fix, paths in remedies.items() if self.fits({*left, *paths})]
-        if not enough and self.fits({*left, *(path for paths in remedies.values() for path in paths)}):
-            enough = ["; ".join(remedies)]
-        if enough:
-            return enough[0]
-        if self.same_names(left):
+        for fix, paths in remedies.items():
+            if self.fits({*left, *paths}):
+                return fix
+        if self.fits({*left, *(path for paths in remedies.values() for path in paths)}):
+            return "; ".join(remedies)
+        if self.has_same_names(left):
             return "the network as it was saved: classes, in_channels, input_size and options decide on the shapes"
         return nearest(self.source)
 
@@ -95,22 +95,20 @@ class Fit:
 
     # Images of another number of channels
 
-    def stem(self) -> str:
-        """The path of the first convolution's weight, if the file's differs in nothing but the images' channels."""
+    def other_images(self) -> dict[str, Layout]:
+        """The layout of the first convolution's weight, by its path, if the file's differs in nothing but the images'
+        channels; else nothing."""
         path = first_kernels(self.model)
-        return path if path in self.names and path in self.cells and self.adapted(path) else ""
-
-    def adapted(self, path: str) -> Layout | None:
-        return for_other_images(self.places[path], self.source.tensors[self.names[path]].shape)
+        if path not in self.names or path not in self.cells:
+            return {}
+        place = for_other_images(self.places[path], self.source.tensors[self.names[path]].shape)
+        return {} if place is None else {path: place}
 
     def adapt(self) -> tuple[str, ...]:
         """Let the first convolution take what is for other images. The paths of what is adapted, none or one."""
-        path = self.stem()
-        place = self.adapted(path) if path else None
-        if place is None:
-            return ()
-        self.places[path] = place
-        return (path,)
+        places = self.other_images()
+        self.places |= places
+        return tuple(places)
 
 
 def first_kernels(model: Module) -> str:
@@ -144,13 +142,13 @@ def nearest(source: Contents) -> str:
     for name, network in networks().items():
         with suppress(WeightsError):  # where two names of the file would be one of that network's
             fit = fit_of(network, source)
-            if fit.same_names(left_out(fit)):
+            if fit.has_same_names(left_out(fit)):
                 alike[name] = fit
     for name, fit in alike.items():
         if fit.fits({*left_out(fit), *fit.adapt()}):
             return f"this is a file of {name}: models.create({name!r}), or --model {name}"
     if alike:
-        return f"the names are those of {' or '.join(alike)}, the shapes those of other options than the usual ones"
+        return f"the names are those of {' or '.join(alike)}, the shapes those of other options, or images"
     return "the network that was saved: `juanji models` lists those with names; one of your own needs the same names"
 
 

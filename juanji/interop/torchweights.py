@@ -13,7 +13,7 @@ from juanji.errors import ArgumentError
 from juanji.graph import Graph
 from juanji.interop.checkpoint import contents
 from juanji.interop.files import write_atomically
-from juanji.interop.fit import HEAD, STEM, fit_of
+from juanji.interop.fit import HEAD, STEM, fit_of, left_out
 from juanji.interop.hub import weight_file
 from juanji.interop.torchlayout import head_of, layouts, traced
 from juanji.nn import Flatten, Linear, Module
@@ -72,7 +72,8 @@ def load_torch_weights(
         cells, classifier = fit.cells, head_of(graphs[0], model) & fit.cells.keys() if graphs else set()
         adapted = fit.adapt() if adapt_channels else ()
         left = set() if head or (head is None and fit.holds(classifier)) else classifier
-        fit.check(left, {HEAD: classifier - left, STEM: {fit.stem()} - {*adapted, ""}})
+        heads = {HEAD: classifier or left_out(fit)} if head else {}  # without dense layers nothing was traced
+        fit.check(left, {**heads, STEM: fit.other_images()})
         values = {path: fit.value(path) for path in cells if path not in left}
     for path, value in values.items():
         cells[path].write(value)

@@ -386,10 +386,17 @@ def test_what_to_do_about_another_network_of_the_name(options, load, fix, tmp_pa
     assert re.match(fix, refusal(models.create("resnet18", **THIN, **options), tmp_path / "x", load).fix)
 
 
+def test_other_classes_of_a_network_without_dense_layers(tmp_path):
+    options = {"input_size": 32, "width": 0.05}
+    save_torch_weights(models.create("squeezenet1_1", classes=7, **options), tmp_path / "x")
+    error = refusal(models.create("squeezenet1_1", **options), tmp_path / "x")
+    assert error.fix == "head=False leaves a classifier for other classes out"
+
+
 def test_names_of_a_network_with_other_options(tmp_path):
     save_torch_weights(models.create("resnet18", **THIN), tmp_path / "x")
     fix = refusal(models.create("lenet5"), tmp_path / "x").fix
-    assert fix == "the names are those of resnet18, the shapes those of other options than the usual ones"
+    assert fix == "the names are those of resnet18, the shapes those of other options, or images"
 
 
 # Images of another number of channels
