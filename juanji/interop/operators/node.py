@@ -33,7 +33,7 @@ STANDARD, TRAINING = "", "ai.onnx.preview.training"
 
 # How many bytes a value may take, and the patches of a convolution: so many times what weights and inputs take, and
 # always the first. What hostile sizes in a file ask for is refused before memory is taken.
-LEAST, GROWTH = 2**29, 64
+LEAST, GROWTH = 2**30, 64
 ROOM: ContextVar[int] = ContextVar("ROOM", default=LEAST)
 
 
