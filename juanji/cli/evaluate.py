@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 from juanji.cli.parts import load_part
+from juanji.cli.status import first_call, status
 from juanji.data import Images
 from juanji.errors import DataError
 from juanji.table import aligned, width
@@ -52,7 +53,8 @@ def evaluate(
     """
     loaded = load_run(run)
     images = load_part(loaded, data, part)
-    result = evaluate_images(loaded.model, images, loaded.config.preprocessing)
+    with status(first_call(loaded.config.model["name"])):
+        result = evaluate_images(loaded.model, images, loaded.config.preprocessing)
     if as_json:
         about = {"run": str(run), "data": data or loaded.config.data, "part": part}
         print(json.dumps(about | result.to_dict(loaded.classes), ensure_ascii=False))

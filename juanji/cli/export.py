@@ -9,8 +9,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from juanji.cli.status import status
 from juanji.graph import Array
 from juanji.interop import save_onnx
+from juanji.interop.export.model import OLDEST
+from juanji.interop.packages import NEWEST
 from juanji.summary import size_of
 from juanji.train import Run, load_run
 
@@ -23,7 +26,9 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, such as model.onnx.")],
     layout: Annotated[str, typer.Option(help="How images go in: NCHW, as is usual in ONNX, or NHWC.")] = "NCHW",
     fold: Annotated[bool, typer.Option("--fold", help="Put batch normalisation into the convolutions.")] = False,
-    opset: Annotated[int | None, typer.Option(help="An older version of the operators.  [default: 28]")] = None,
+    opset: Annotated[
+        int | None, typer.Option(help=f"Version of the operators, {OLDEST} to {NEWEST}.  [default: {NEWEST}]")
+    ] = None,
 ) -> None:
     """Write a trained network as an ONNX file, which other programs can run.
 
@@ -32,7 +37,7 @@ def export(
     says so itself: its metadata hold `mean`, `std` and `class_names` as JSON, and `model`, what the network is.
 
     Where onnxruntime is installed the file is tried on random images and compared with juanji; the exit code is 1
-    where they disagree.
+    where they disagree. Runtimes that do not know the newest operators want a smaller --opset.
 
     Example:
 
@@ -41,8 +46,10 @@ def export(
     loaded = load_run(run)
     shown = loaded.config.preprocessing
     metadata = {"class_names": loaded.classes, "mean": shown.mean, "std": shown.std, "data": loaded.config.data}
-    save_onnx(loaded.model, out, layout=layout, fold_batch_norm=fold, opset=opset, metadata=metadata)
-    print(f"{out}: {loaded.model.config['name']}, {size_of(out.stat().st_size)}, images {layout}")
+    name = loaded.config.model["name"]
+    with status(f"writing {name}"):
+        save_onnx(loaded.model, out, layout=layout, fold_batch_norm=fold, opset=opset, metadata=metadata)
+    print(f"{out}: {name}, {size_of(out.stat().st_size)}, images {layout}")
     compare(loaded, out, layout)
 
 
@@ -55,9 +62,10 @@ def compare(run: Run, path: Path, layout: str) -> None:
         return
     shown = run.config.preprocessing
     x = np.random.default_rng(0).normal(size=(IMAGES, *shown.size, shown.channels)).astype(np.float32)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (got,) = session.run(None, {session.get_inputs()[0].name: x.transpose(0, 3, 1, 2) if layout == "NCHW" else x})
-    apart = difference(got, np.asarray(run.model(x)))
+    with status("comparing it with juanji"):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        (got,) = session.run(None, {session.get_inputs()[0].name: x.transpose(0, 3, 1, 2) if layout == "NCHW" else x})
+        apart = difference(got, np.asarray(run.model(x)))
     told = f"onnxruntime {onnxruntime.__version__} on {IMAGES} random images: outputs differ by {apart:.1e}"
     if apart <= AGREEMENT:
         print(f"tried with {told} of the largest")

@@ -13,6 +13,7 @@ from juanji.table import aligned
 
 
 def models(
+    name: Annotated[str | None, typer.Argument(help="One of them, to see what it takes.")] = None,
     task: Annotated[
         str | None, typer.Option(help="Only networks for classification, or for segmentation: a class a pixel.")
     ] = None,
@@ -21,12 +22,21 @@ def models(
 ) -> None:
     """List the networks, simple ones first: the images they take by default, and their parameters.
 
+    Of one network, by its name, the options: what they are by default, and what they mean. They go behind --option of
+    the other commands, `--option stem=small`.
+
     Examples:
 
       juanji models
 
       juanji models --task segmentation --classes 21
+
+      juanji models resnet18
     """
+    if name is not None:
+        shown: Any = row(name, classes) | {"options": registry.options(name)}
+        print(json.dumps(shown, ensure_ascii=False) if as_json else "\n".join(about(shown)))
+        return
     chosen = registry.list(task)
     rows = [row(name, classes) for name in registry.MODELS if name in chosen]
     if as_json:
@@ -35,6 +45,23 @@ def models(
     headings = ("name", "images", "parameters", "about")
     cells = [(r["name"], "×".join(map(str, r["images"])), f"{r['parameters']:,}", r["about"]) for r in rows]
     print(*aligned([headings, *cells], right=(1, 2)), sep="\n")
+
+
+def about(shown: dict[str, Any]) -> list[str]:
+    """One network and its options."""
+    images = "×".join(map(str, shown["images"]))
+    head = (
+        f"{shown['name']}: {shown['about']}",
+        f"{shown['task']} of images {images}, {shown['parameters']:,} parameters",
+    )
+    rows = [(key, written(value), registry.OPTIONS[key]) for key, value in shown["options"].items()]
+    return [*head, "", *aligned([("option", "default", "meaning"), *rows])] if rows else [*head, "no options"]
+
+
+def written(value: Any) -> str:
+    """A default as it is written behind --option NAME=, where several values need no brackets."""
+    text = value if isinstance(value, str) else repr(value).replace(" ", "")
+    return text[1:-1] if isinstance(value, tuple) and value else text
 
 
 def row(name: str, classes: int) -> dict[str, Any]:

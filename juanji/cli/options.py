@@ -6,10 +6,21 @@ import ast
 import contextlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from juanji.errors import ArgumentError
 from juanji.models.registry import EVERYWHERE
+
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="An option of the network, such as width=0.5 or stem=small; may be given several times. "
+        "`juanji models NAME` lists them.",
+    ),
+]
 
 
 def settings(command: str, given: Sequence[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 import typer
 
 from juanji.cli.inputs import Input, inputs
+from juanji.cli.status import first_call, status
 from juanji.engine.platform import threads
 from juanji.errors import ArgumentError, DataError
 from juanji.graph import Array
@@ -50,8 +51,10 @@ def predict(
 
     Each image is brought to the size the network was trained with and turned to grey or colour like the training
     images. A network trained on the digits expects one digit, light on a black ground, that fills the picture; for
-    dark ink on light paper use --invert. Images that look wrong in this way are told on the error output, and so are
-    those that cannot be read; the exit code is 2 then.
+    dark ink on light paper use --invert; images that look wrong in this way are told on the error output.
+
+    Images that cannot be read are told there, too, and the others answered; the exit code is 2 then, and 0 where all
+    could be read.
 
     Examples:
 
@@ -85,7 +88,8 @@ def results(run: Run, images: Iterator[Input | DataError], top: int, invert: boo
     """What the network says of each image, and of those that cannot be read why, in their order, a batch at a time."""
     for batch in batches(run, images, invert):
         x = [image for image in batch if not isinstance(image, DataError)]
-        said = iter(run.predict(np.stack([pixels for _, pixels in x])) if x else ())
+        with status(first_call(run.config.model["name"])):
+            said = iter(run.predict(np.stack([pixels for _, pixels in x])) if x else ())
         for image in batch:
             if isinstance(image, DataError):
                 yield image

@@ -11,6 +11,9 @@ import numpy as np
 import typer
 
 from juanji import autodiff, models, ops, optim
+from juanji.cli.options import Options, settings
+from juanji.cli.status import status
+from juanji.errors import ArgumentError
 from juanji.nn.module import Module
 from juanji.summary import size_of
 from juanji.table import aligned
@@ -31,7 +34,8 @@ def profile(
     size: Annotated[
         int | None, typer.Option(min=1, help="Height and width of the images, in pixels.  [default: the network's own]")
     ] = None,
-    classes: Annotated[int, typer.Option(min=2, help="How many classes it tells apart.")] = 10,
+    classes: Annotated[int | None, typer.Option(min=2, help="How many classes it tells apart.  [default: 10]")] = None,
+    option: Options = None,
     precision: Annotated[str, typer.Option(help="float32, bfloat16 or auto.")] = "float32",
     repeat: Annotated[int, typer.Option(min=1, help="Rounds of three steps to measure; medians count.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -41,20 +45,24 @@ def profile(
     Everything is measured in its place in a whole step, on random images. Peak is what the machine does when it
     multiplies and adds without touching memory. MB are those of what is read and written, each once.
 
-    Of a run folder the network is measured as it was trained, and --size and --classes do not count.
+    The network of a run folder is measured as it was trained: --size, --classes and --option are for others.
 
     Examples:
 
       juanji profile lenet5 --batch 64
 
       juanji profile resnet18 --train --batch 8 --repeat 3
+
+      juanji profile resnet18 --size 32 --option stem=small --option width=0.5
     """
     from juanji.engine.explain import memory
     from juanji.engine.profile import profile as measure
 
-    network = load(model, size, classes)
-    plan = plan_of(network, batch, train, precision)
-    result = measure(plan, repeat)
+    network = load(model, input_size=size, classes=classes, **settings("profile", option or []))
+    with status(f"compiling {model}"):
+        plan = plan_of(network, batch, train, precision)
+    with status(f"measuring {model}"):
+        result = measure(plan, repeat)
     head = {"model": model, "batch": batch, "train": train, "precision": precision}
     if as_json:
         print(
@@ -65,10 +73,18 @@ def profile(
     print(f"memory        {size_of(plan.memory())}")
 
 
-def load(model: str, size: int | None, classes: int) -> Module:
-    if (Path(model) / "config.json").is_file():
-        return load_run(model).model
-    return models.create(model, classes=classes, input_size=size)
+def load(model: str, **settings: Any) -> Module:
+    """A network by its name, made with the settings that are given; or that of a run folder, which has its own."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    if not (Path(model) / "config.json").is_file():
+        return models.create(model, **given)
+    if given:
+        raise ArgumentError(
+            "profile: the network of a run folder is measured as it was trained",
+            received=", ".join(given),
+            fix="leave out --size, --classes and --option, or give a network's name",
+        )
+    return load_run(model).model
 
 
 def plan_of(network: Module, batch: int, train: bool, precision: str = "float32") -> Plan:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from juanji import models
-from juanji.cli.options import settings
+from juanji.cli.options import Options, settings
 from juanji.errors import ArgumentError
 from juanji.summary import summarise
 from juanji.tensor import Tensor, trace
@@ -25,13 +25,7 @@ def summary(
         ),
     ] = None,
     classes: Annotated[int, typer.Option(help="How many classes it tells apart.")] = 10,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of the network, such as width=0.5 or stem=small; may be given several times.",
-        ),
-    ] = None,
+    option: Options = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a network's layers: output shape, parameters, multiplications for one image, receptive field.

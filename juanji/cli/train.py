@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from juanji.cli.check import progress_bar
-from juanji.cli.options import seconds, settings
+from juanji.cli.options import Options, seconds, settings
+from juanji.cli.status import first_call
 from juanji.data import Augment, survey
 from juanji.errors import ArgumentError, NonFiniteError
+from juanji.interop import Loaded
 from juanji.train import OPTIMIZERS, SCHEDULES, Choices, Display, Facts, Session, TensorBoard
 from juanji.train.folder import begun, read_config
 from juanji.train.recipe import CLASS_WEIGHTS
@@ -46,14 +48,7 @@ def train(
         bool,
         typer.Option("--skip-unreadable", help="Train without images that cannot be read; else they are refused."),
     ] = False,
-    option_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="NAME=VALUE",
-            help="An option of the network, such as width=0.5 or stem=small; may be given several times.",
-        ),
-    ] = None,
+    option: Options = None,
     epochs: Annotated[int | None, may(help="Times through the training images.")] = None,
     time_limit: Annotated[
         str | None, may(help="Train as many epochs as end in this time, such as 10m, but not more.")
@@ -157,7 +152,7 @@ def train(
         "clip_norm": clip_norm, "ema": ema, "label_smoothing": label_smoothing, "class_weights": class_weights,
         "patience": patience, "stop_epsilon": stop_epsilon, "weights": init, "freeze": freeze,
         "unfreeze_at": unfreeze_at and whole_numbers(unfreeze_at), "precision": precision, "seed": seed,
-        "options": settings("train", option_) if option_ else None,
+        "options": settings("train", option) if option else None,
         "lr_multipliers": multipliers(lr_multiplier) if lr_multiplier else None,
         "resize": resize, "augment": augment and Augment.of(augment), "data_dir": data_dir and str(data_dir),
         "unreadable": "skip" if skip_unreadable else None,
@@ -263,8 +258,8 @@ def tell(session: Session, quiet: bool, *lines: str) -> None:
         return
     config, dataset = session.config, session.dataset
     session.model.summary(dataset.shape)
-    if config.weights is not None:
-        print(f"\nweights of {config.weights}{anew(session)}")
+    if session.loaded is not None:
+        print(f"\nweights of {config.weights}{besides(session.loaded, dataset.shape[-1])}")
     print()
     for line in lines:
         print(line)
@@ -275,7 +270,7 @@ def tell(session: Session, quiet: bool, *lines: str) -> None:
 
 def run(session: Session, every: Mapping[str, Any], quiet: bool, tensorboard: bool) -> None:
     """Train, showing how it goes. Ctrl-C ends with what is kept, and exit code 130."""
-    display = Display(quiet)
+    display = Display(quiet, first_call(session.config.model["name"]))
     callbacks = [display, *([TensorBoard(session.path)] if tensorboard else [])]
     try:
         with display.running():
@@ -288,8 +283,12 @@ def run(session: Session, every: Mapping[str, Any], quiet: bool, tensorboard: bo
         raise
 
 
-def anew(session: Session) -> str:
-    return f"; {', '.join(session.begun_anew)} begin anew" if session.begun_anew else ""
+def besides(loaded: Loaded, channels: int) -> str:
+    """What was done to weights that are for images of other channels, or for other classes."""
+    left, adapted = loaded
+    how = "summed over the channels, for grey images" if channels == 1 else f"repeated for {channels} channels"
+    told = [f"{', '.join(adapted)} {how}"] * bool(adapted) + [f"{', '.join(left)} begin anew"] * bool(left)
+    return "".join(f"; {text}" for text in told)
 
 
 def kept(session: Session) -> str:

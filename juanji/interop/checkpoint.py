@@ -1,4 +1,4 @@
-"""What a weight file holds, by name: safetensors, and PyTorch's checkpoints in both of their formats.
+"""PyTorch's checkpoints, in both of their formats; and weight files of whichever format.
 
 A checkpoint is a pickle that speaks of storages, and the storages' bytes: in a zip archive since PyTorch 1.6, one after
 the other before. Source: torch/serialization.py, torch/_utils.py.
@@ -7,105 +7,43 @@ the other before. Source: torch/serialization.py, torch/_utils.py.
 from __future__ import annotations
 
 import io
-import json
-import struct
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from juanji.errors import WeightsError
-from juanji.graph import Array
 from juanji.interop import archive
+from juanji.interop.contents import LARGEST, Contents, Reader, from_safetensors, opened
 from juanji.interop.pickles import Function, Machine, is_key, ordered
-from juanji.interop.stored import DTYPES, Storage, Stored, contiguous, is_size
-from juanji.interop.weights import METADATA, opened
+from juanji.interop.stored import Storage, Stored, is_size
 
-LARGEST = 16_000_000  # bytes of a table of contents; that of a thousand tensors takes 150,000
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the format before PyTorch 1.6
 # Where programs put the weights that they save beside other things, the likeliest first.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 
 
-@dataclass(eq=False)
-class Contents:
-    """An open weight file: its tensors by name, and whether juanji wrote it, with axes in juanji's order."""
-
-    path: str
-    file: BinaryIO
-    tensors: Mapping[str, Stored]
-    own: bool = False
-    last: tuple[Storage, Array] | None = None
-
-    def read(self, name: str) -> Array:
-        """The numbers of one tensor. Storages that several share, usually neighbours, are read once."""
-        tensor = self.tensors[name]
-        with naming(self.path):
-            if self.last is None or self.last[0] is not tensor.storage:
-                self.last = tensor.storage, tensor.storage.read(self.file)
-            return tensor.of(self.last[1])
-
-
-@contextmanager
-def contents(path: str | Path) -> Iterator[Contents]:
-    """The tensors of a weight file, whichever its format.
+def contents(path: str | Path) -> AbstractContextManager[Contents]:
+    """A weight file, open, whichever its format.
 
     Raises WeightsError, naming the file, for one that is missing, damaged, of none of the formats, or that holds more
     than data.
     """
-    with ExitStack() as stack:
-        with naming(str(path)):
-            file = stack.enter_context(open(path, "rb"))
-            found = format_of(file)(file, str(path))
-        yield found
+    return opened(
+        path,
+        lambda file, name: format_of(file)(file, name),
+        "a whole file, in the safetensors format or written by torch.save",
+        "copy or download it again; if it has another format, convert it",
+    )
 
 
-@contextmanager
-def naming(path: str) -> Iterator[None]:
-    """Whatever goes wrong inside is told of this file."""
-    try:
-        yield
-    except WeightsError as error:
-        error.at = path
-        raise
-    except FileNotFoundError:
-        raise WeightsError("there is no such weight file", at=path, fix="check the path") from None
-    except Exception as error:  # whatever a damaged file makes Python's readers raise
-        raise WeightsError(
-            "the weight file cannot be read",
-            at=path,
-            received=f"{type(error).__name__}: {error}"[:200],
-            rule="a whole file, in the safetensors format or written by torch.save",
-            fix="copy or download it again; if it has another format, convert it",
-        ) from None
-
-
-def format_of(file: BinaryIO) -> Callable[[BinaryIO, str], Contents]:
+def format_of(file: BinaryIO) -> Reader:
     """The reader of a file's format, told by its first bytes."""
     head = file.read(9)
     file.seek(0)
     if head[8:] == b"{":
         return from_safetensors
     return from_zip if head.startswith(b"PK") else from_legacy if head.startswith(b"\x80") else from_safetensors
-
-
-def from_safetensors(file: BinaryIO, path: str) -> Contents:
-    """The header is checked by the safetensors library and then read once more, for the places of the tensors."""
-    (size,) = struct.unpack("<Q", file.read(8))
-    if size > LARGEST:
-        raise ValueError(f"a header of {size:,} bytes, where at most {LARGEST:,} are expected")
-    with opened(path) as checked:
-        metadata = checked.metadata() or {}
-    header = json.loads(file.read(size))
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in header.items():
-        shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
-        itemsize = Storage(entry["dtype"], 1).size if entry["dtype"] in DTYPES else 1
-        storage = Storage(entry["dtype"], (end - begin) // itemsize, 8 + size + begin)
-        tensors[name] = Stored(storage, shape, contiguous(shape))
-    return Contents(path, file, tensors, own=METADATA in metadata)
 
 
 # PyTorch's checkpoints

@@ -10,22 +10,23 @@ from pathlib import Path
 from juanji.errors import DataError
 
 
-def write_atomically(path: str | Path, content: bytes | Iterable[bytes]) -> None:
+def write_atomically(file: str | Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file whole or not at all: under another name first, then put in its place.
 
     When it returns, the file is on the disk under its name, so that not even a loss of power takes it back.
 
+    file     its path
     content  the bytes, or parts of them in order
 
     Raises DataError, naming the file, where that cannot be done.
     """
-    path = Path(path)
+    path = Path(file)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.writelines([content] if isinstance(content, bytes) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        with temporary.open("wb") as opened:
+            opened.writelines([content] if isinstance(content, bytes) else content)
+            opened.flush()
+            os.fsync(opened.fileno())
         temporary.replace(path)
         settle(path.parent)
     except OSError as error:

@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from juanji.cell import Cell
-from juanji.errors import DTypeError, JuanjiError, ShapeError
+from juanji.errors import ArgumentError, DTypeError, JuanjiError, ShapeError
 from juanji.graph import Array
-from juanji.interop.onnx_file import RESERVED, Port, Source, damaged, read_model
+from juanji.interop.onnx_file import Port, Source, read_model
 from juanji.interop.operators import Operator
 from juanji.interop.operators.elements import ELEMENTS, NARROW
-from juanji.interop.operators.node import Value, held, within
+from juanji.interop.operators.node import Value, held, key_of, name_of, within
 from juanji.interop.operators.subgraph import Subgraph, needed_values, size_of, trained
 from juanji.nn.parameter import Buffer
-from juanji.tensor import Tensor
+from juanji.tensor import SUPPORTED, Tensor
 
 Self = TypeVar("Self", bound="OnnxModule")
 
@@ -62,25 +62,17 @@ class OnnxModule(Subgraph):
         roles = {name: role for name, role in trained(operators).items() if name not in needed}
         given = source.initialisers.items()
         cells = {name: roles[name](array, array.dtype) for name, array in given if is_weight(array, roles.get(name))}
-        if taken := sorted(cells.keys() & RESERVED):
-            raise damaged(
-                "a weight is called like something that every module has",
-                source.file,
-                received=", ".join(taken),
-                rule="weights are attributes of the modules that use them, under their names in the file",
-                fix="rename it in the file",
-            )
         constants = {name: array for name, array in given if name not in cells}
         super().__init__(source.operators, constants | source.constants, self.output_names)
         for module in self.modules().values():
             if isinstance(module, Operator):
-                module._cells.update({name: cells[name] for name in module.inputs if name in cells})
+                module._cells.update({key_of(name): cells[name] for name in module.inputs if name in cells})
         self._settle(self.place)
 
     def cells(self, *kinds: str) -> dict[str, Cell]:
         """As of any module; parameters and buffers by their names in the file."""
         return {
-            path.partition(".")[2] if cell.kind in ("parameter", "buffer") else path: cell
+            name_of(path.partition(".")[2]) if cell.kind in ("parameter", "buffer") else path: cell
             for path, cell in super().cells(*kinds).items()
         }
 
@@ -136,12 +128,36 @@ class OnnxModule(Subgraph):
             raise ShapeError(
                 f"input {port.name!r} has another shape",
                 received=str(value.shape),
-                rule="(" + ", ".join("any" if n is None else str(n) for n in sizes) + "), the first may differ",
+                rule=f"{form(sizes)}, the first may differ",
             )
         return value
 
+    def specs(self) -> list[Tensor]:
+        """Tensors without values as the file's inputs are, one image where it leaves the first size open.
+
+        Raises ArgumentError where it leaves another open, or where shapes depend on an input's value.
+        """
+        return [self.spec(port) for port in self.inputs]
+
+    def spec(self, port: Port) -> Tensor:
+        sizes, dtype = port.sizes, np.dtype(ELEMENTS[port.element]) if port.element not in NARROW else self.floating
+        if sizes is None or None in sizes[1:] or port.name in self.static_inputs or dtype not in SUPPORTED:
+            raise ArgumentError(
+                f"the file does not say all about its input {port.name!r}",
+                at=self.file,
+                received=form(sizes) + " whose value decides on shapes" * (port.name in self.static_inputs),
+                rule="only the first size may be open, and no shape may depend on the value",
+                fix=f"give an example of each input: {', '.join(self.input_names)}",
+            )
+        return Tensor.spec(tuple(size or 1 for size in sizes), dtype)
+
     def extra(self) -> str:
         return f"{Path(self.file).name}"
+
+
+def form(sizes: Sequence[int | None] | None) -> str:
+    """Sizes as text."""
+    return "any shape" if sizes is None else "(" + ", ".join("any" if n is None else str(n) for n in sizes) + ")"
 
 
 def is_weight(array: Array, role: Any) -> bool:

@@ -75,13 +75,58 @@ class Layout:
         return array.transpose(np.argsort(self.axes))
 
 
+@dataclass(frozen=True)
+class AsItLies(Layout):
+    """How a cell lies in a file that juanji wrote."""
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        return shape == self.shape
+
+
+@dataclass(frozen=True)
+class ForOtherImages(Layout):
+    """How the kernels of a first convolution lie in a file where they are for images of another number of channels.
+
+    channels  of the cell
+    """
+
+    channels: int = 0
+
+    def ours(self, array: Array) -> Array:
+        return with_channels(super().ours(array).astype(np.float64), self.channels)
+
+
+def for_other_images(place: Layout, shape: tuple[int, ...]) -> Layout | None:
+    """The layout of a first convolution's kernels that have `shape` in a file and differ in nothing but the images'
+    channels: those of grey or colour images, or for grey ones here. None for all others."""
+    axis = place.axes[-2]
+    if len(shape) != len(place.shape) or shape == place.shape:
+        return None
+    same = (*shape[:axis], place.shape[axis], *shape[axis + 1 :]) == place.shape
+    known = shape[axis] in (1, 3) or place.shape[axis] == 1
+    return ForOtherImages(shape, place.axes, place.orders, place.shape[axis]) if same and known else None
+
+
+def with_channels(kernels: Array, channels: int) -> Array:
+    """Kernels (*k, C, M) for images of another number of channels: the sum for one, which answers to a grey image as
+    before to the same in all channels; else repeated, times C/channels, so that answers stay as large.
+
+    Source: timm/models/_manipulate.py, adapt_input_conv.
+    """
+    if channels == 1:
+        return kernels.sum(-2, keepdims=True)
+    before = kernels.shape[-2]
+    return kernels.take(np.arange(channels) % before, -2) * (before / channels)
+
+
 def trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return trimmed(shape[:-1]) if shape[-1:] == (1,) else shape
 
 
 def as_they_lie(model: Module) -> dict[str, Layout]:
     """The layouts of a file that juanji wrote."""
-    return {path: layout(cell, range) for path, cell in model.cells("parameter", "buffer").items()}
+    cells = model.cells("parameter", "buffer")
+    return {path: AsItLies(cell.shape, tuple(range(len(cell.shape)))) for path, cell in cells.items()}
 
 
 def layouts(model: Module, graphs: Sequence[Graph]) -> dict[str, Layout]:

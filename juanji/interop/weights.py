@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from juanji.checks import same_names
 from juanji.errors import WeightsError
+from juanji.interop.contents import METADATA, Contents, from_safetensors, opened
 from juanji.interop.files import write_atomically
+from juanji.interop.fit import Fit
+from juanji.interop.torchlayout import as_they_lie
 from juanji.nn.module import Module
 
-# The only key of a file's metadata: safetensors does not keep the order of several, and files of equal weights
-# should be equal.
-METADATA = "juanji"
 
-
-def save_weights(model: Module, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+def save_weights(model: Module, file: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
     """Write the parameters and buffers of `model` to a safetensors file, whole or not at all.
 
     metadata  what else to keep, anything JSON can hold; `read_metadata` gives it back
@@ -29,80 +27,49 @@ def save_weights(model: Module, path: str | Path, metadata: Mapping[str, Any] | 
 
     arrays = {name: np.asarray(tensor.array, order="C") for name, tensor in model.state_dict().items()}
     text = json.dumps(dict(metadata or {}), sort_keys=True, ensure_ascii=False)
-    write_atomically(path, save(arrays, {METADATA: text}))
+    write_atomically(file, save(arrays, {METADATA: text}))
 
 
-def load_weights(model: Module, path: str | Path) -> None:
+def load_weights(model: Module, file: str | Path) -> None:
     """Read parameters and buffers of `model` from a safetensors file: every name, shape and kind of number must fit.
 
     Nothing is changed unless everything fits, and names and sizes are compared before numbers are read. Raises
-    WeightsError, naming the file, for one that is missing, damaged, of another format, or of another model.
+    WeightsError, naming the file, for one that is missing, damaged, of another format, or of another model, with what
+    to do about it.
     """
-    with opened(path) as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
-        check_fit(model, {name: Header(part) for name, part in slices.items()})
-        model.load_state_dict({name: file.get_tensor(name) for name in slices})
+    cells = model.cells("parameter", "buffer")
+    with safetensors(file) as source:
+        fit = Fit(model, cells, source, as_they_lie(model), {name: name for name in source.tensors})
+        fit.check()
+        values = {path: fit.value(path) for path in cells}
+    for path, value in values.items():
+        cells[path].write(value)
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
+def read_metadata(file: str | Path) -> dict[str, Any]:
     """What `save_weights` was given to keep; empty for the files of other programs. Errors as `load_weights`."""
-    with opened(path) as file:
-        text = (file.metadata() or {}).get(METADATA, "{}")
+    with safetensors(file) as source:
+        text = source.metadata.get(METADATA, "{}")
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict):
-        raise WeightsError("the metadata of a weight file is damaged", at=str(path), received=text[:80])
+        raise WeightsError(
+            "the metadata of a weight file is damaged",
+            at=str(file),
+            received=text[:80],
+            rule="a dictionary in JSON",
+            fix="copy the file again, or write it anew with save_weights",
+        )
     return metadata
 
 
-class Header:
-    """Shape and kind of number of a tensor in a file, without its numbers."""
-
-    def __init__(self, part: Any) -> None:
-        self.shape = tuple(part.get_shape())
-        self.dtype = str(part.get_dtype())
-        self.kind = {"F": "f", "I": "i", "U": "u", "B": "b"}.get(self.dtype[0]) if self.dtype != "BF16" else None
-
-
-def check_fit(model: Module, headers: Mapping[str, Header]) -> None:
-    """WeightsError unless the names, shapes and kinds of number are the model's."""
-    cells = model.cells("parameter", "buffer")
-
-    def misfit(name: str) -> str:
-        cell, header = cells[name], headers[name]
-        if (header.shape, header.kind) == (cell.shape, cell.dtype.kind):
-            return ""
-        return f"misfitting {name} {header.dtype}{header.shape}, the model's {cell.dtype}{cell.shape}"
-
-    same_names(
-        WeightsError,
-        f"the weights do not fit {model.class_name}",
-        {name: cell.shape for name, cell in cells.items()},
-        {name: header.shape for name, header in headers.items()},
-        misfit=misfit,
+def safetensors(file: str | Path) -> AbstractContextManager[Contents]:
+    """A safetensors file, open, its header checked against its size."""
+    return opened(
+        file,
+        from_safetensors,
+        "a whole file in the safetensors format",
+        "copy it again; load_torch_weights reads what torch.save wrote",
     )
-
-
-@contextmanager
-def opened(path: str | Path) -> Iterator[Any]:
-    """A safetensors file opened, its header checked against its size; errors inside name the file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="numpy") as file:
-            yield file
-    except WeightsError as error:
-        error.at = str(path)
-        raise
-    except FileNotFoundError:
-        raise WeightsError("there is no such weight file", at=str(path), fix="check the path") from None
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(
-            "the weight file cannot be read",
-            at=str(path),
-            received=str(error),
-            rule="a whole file in the safetensors format",
-            fix="copy or download it again; if it has another format, convert it",
-        ) from None

@@ -5,14 +5,10 @@ Source: He, Zhang, Ren, Sun, "Identity mappings in deep residual networks", ECCV
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from juanji.checks import one_of
-from juanji.models._checks import Size
-from juanji.models.network import PooledNetwork
-from juanji.models.resnet import begin_for_relu, check_stages, conv3, stage
-from juanji.nn import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, Module
+from juanji.models.resnet import ResNet, conv3
+from juanji.nn import BatchNorm2d, Conv2d, Module
 from juanji.ops.math import add, relu
 from juanji.tensor import Tensor
 
@@ -35,44 +31,19 @@ class PreActBlock(Module):
         return add(self.conv2(relu(self.bn2(self.conv1(y)))), shortcut)
 
 
-class PreActResNet(PooledNetwork):
-    """A stem of one convolution, stages `layer1`, `layer2`, …, normalisation `bn` and ReLU, mean pooling and `fc`.
+class PreActResNet(ResNet):
+    """`ResNet` of `PreActBlock`s: its stem is one convolution; normalisation `bn` and ReLU follow the last stage."""
 
-    Options as in `resnet18`.
-    """
+    block = PreActBlock
+    normalised = False
 
-    def __init__(
-        self,
-        name: str,
-        classes: int,
-        in_channels: int,
-        input_size: Size,
-        *,
-        blocks: Sequence[int] = (2, 2, 2, 2),
-        channels: Sequence[int] = (64, 128, 256, 512),
-        stem: str = "large",
-        width: float = 1.0,
-    ) -> None:
-        super().__init__(name, classes, in_channels, input_size, width)
-        check_stages(name, blocks, channels)
-        small = one_of(name, "stem", stem, ("large", "small")) == "small"
-        c, self.stages = self.wide(channels[0]), len(blocks)
-        self.conv1 = Conv2d(in_channels, c, *((3, 1, 1) if small else (7, 2, 3)), bias=False)
-        self.maxpool = None if small else MaxPool2d(3, 2, 1)
-        for i, (m, count) in enumerate(zip(map(self.wide, channels), blocks, strict=True), 1):
-            setattr(self, f"layer{i}", stage(PreActBlock, c, m, count, 1 if i == 1 else 2))
-            c = m
-        self.bn = BatchNorm2d(c)
-        self.avgpool = AdaptiveAvgPool2d(1)
-        self.fc = Linear(c, classes)
-        begin_for_relu(self)
+    def add_trunk(self, *args: Any, **options: Any) -> int:
+        channels = super().add_trunk(*args, **options)
+        self.bn = BatchNorm2d(channels)
+        return channels
 
     def forward_features(self, x: Any) -> Tensor:
-        x = self.conv1(self.images(x))
-        x = x if self.maxpool is None else self.maxpool(x)
-        for i in range(1, self.stages + 1):
-            x = getattr(self, f"layer{i}")(x)
-        return relu(self.bn(x))
+        return relu(self.bn(super().forward_features(x)))
 
 
 MODELS: dict[str, dict[str, Any]] = {

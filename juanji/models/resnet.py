@@ -99,9 +99,12 @@ class Trunk(Module):
     """A stem and the stages `layer1`, `layer2`, …: what residual networks consist of but for the head.
 
     dilated  how many stages, from the last on, keep the size and dilate their convolutions instead of halving it
+
+    Subclasses name the kind of blocks, and say whether normalisation and ReLU end the stem.
     """
 
     block: Any = BasicBlock
+    normalised = True
 
     def add_trunk(
         self, in_channels: int, blocks: Sequence[int], channels: Sequence[int], *, small: bool, dilated: int = 0
@@ -110,7 +113,7 @@ class Trunk(Module):
         c = channels[0]
         self.stages, dilation = len(blocks), 1
         self.conv1 = Conv2d(in_channels, c, *((3, 1, 1) if small else (7, 2, 3)), bias=False)
-        self.bn1 = BatchNorm2d(c)
+        self.bn1 = BatchNorm2d(c) if self.normalised else None
         self.maxpool = None if small else MaxPool2d(3, 2, 1)
         for i, (m, count) in enumerate(zip(channels, blocks, strict=True), 1):
             make, stride, before = self.block_of(i), 1 if i == 1 else 2, dilation
@@ -126,7 +129,8 @@ class Trunk(Module):
 
     def trunk(self, x: Any) -> list[Tensor]:
         """What each stage gives for images x (N, H, W, C)."""
-        x = relu(self.bn1(self.conv1(x)))
+        x = self.conv1(x)
+        x = x if self.bn1 is None else relu(self.bn1(x))
         x = x if self.maxpool is None else self.maxpool(x)
         outputs = []
         for i in range(1, self.stages + 1):

@@ -55,7 +55,7 @@ class Module(Stateful):
     def load_state_dict(self, values: Mapping[str, Any]) -> None:
         """Take over parameters and buffers from tensors or arrays by path; dtypes are converted.
 
-        Nothing is changed unless everything fits: WeightsError lists every missing, unknown and misshapen name.
+        Nothing is changed unless everything fits: WeightsError lists missing, unknown and misshapen names.
         """
         cells = self.cells("parameter", "buffer")
         for path, value in values.items():
@@ -70,6 +70,7 @@ class Module(Stateful):
             f"the weights do not fit {self.class_name}",
             {path: cell.shape for path, cell in cells.items()},
             {path: tuple(value.shape) for path, value in values.items()},
+            fix="the state_dict() of a network that was made with the same layers and options",
         )
         tensors = {path: Tensor.of(values[path]).astype(cell.dtype) for path, cell in cells.items()}
         for path, cell in cells.items():

@@ -11,7 +11,7 @@ import numpy as np
 from juanji.graph import Array, Geometry, Pointwise, Primitive, primitive
 from juanji.ops._geometry import away, floating
 from juanji.ops.elementwise import Function, comparison, pointwise, where
-from juanji.tensor import Tensor, method
+from juanji.tensor import Tensor, composite, method
 
 ERF = np.frompyfunc(math.erf, 1, 1)
 
@@ -137,9 +137,19 @@ def square(x: Any) -> Tensor:
     return x * x if isinstance(x, Tensor) else square(Tensor.of(x))
 
 
-def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
-    """x held between `low` and `high`: its derivative is 1 there, the bounds included, and 0 outside."""
-    x = Tensor.of(x)
+def clip_examples(rng: np.random.Generator) -> Any:
+    for bounds in ({"low": -0.4, "high": 0.7}, {"low": 0.0, "high": None}, {"low": None, "high": 0.1}):
+        yield (away(rng, 3, 4),), bounds
+
+
+@composite(clip_examples, "clip")
+def clip_c(x: Tensor, low: float | None, high: float | None) -> Tensor:
     if low is not None:
         x = where(less(x, low), low, x)
     return x if high is None else where(greater(x, high), high, x)
+
+
+def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
+    """x held between the numbers `low` and `high`: its derivative is 1 there, the bounds included, and 0 outside."""
+    x = Tensor.of(x)
+    return x if low is None and high is None else clip_c(x, low=low, high=high)

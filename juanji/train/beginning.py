@@ -6,22 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from juanji.errors import WeightsError
-from juanji.interop import load_torch_weights, read_metadata
+from juanji.interop import Loaded, load_torch_weights, read_metadata
 from juanji.nn.module import Module
 from juanji.train.folder import WEIGHTS
 
 
-def begin(model: Module, weights: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """Give a network, whose outputs are these classes, weights of another. Returns the paths that it has not got.
+def begin(model: Module, weights: str, classes: Sequence[str]) -> Loaded:
+    """Give a network, whose outputs are these classes, weights of another. Returns what did not fit as it was.
 
     weights  a run folder, or what `load_torch_weights` takes: a file or hf:REPOSITORY
 
     A classifier for other classes begins anew: that of a run whose classes have other names, and any that does not fit.
+    Kernels for images of other channels are adapted.
     Raises what `load_torch_weights` raises.
     """
     file = str(Path(weights) / WEIGHTS) if Path(weights).is_dir() else weights
     theirs = classes_of(file)
-    return load_torch_weights(model, file, head=None if theirs in (None, list(classes)) else False)
+    return load_torch_weights(model, file, head=None if theirs in (None, list(classes)) else False, adapt_channels=True)
 
 
 def classes_of(file: str) -> list[str] | None:

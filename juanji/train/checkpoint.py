@@ -16,7 +16,9 @@ from juanji.checks import same_names
 from juanji.errors import WeightsError
 from juanji.graph import Array
 from juanji.interop import write_atomically
-from juanji.interop.weights import METADATA, Header, opened
+from juanji.interop.contents import METADATA, naming
+from juanji.interop.stored import Stored
+from juanji.interop.weights import safetensors
 from juanji.tensor import Tensor
 
 VERSION = 1
@@ -63,13 +65,13 @@ def load_checkpoint(
     Names, shapes and dtypes are compared before numbers are read. Raises WeightsError, naming the file, for one that is
     missing, damaged, or of another training.
     """
-    with opened(path) as file:
-        head = header(file.metadata())
-        names = set(file.keys())
+    with safetensors(path) as file, naming(file.path):
+        head = header(file.metadata)
+        names = set(file.tensors)
         present = {group: members for group, members in groups.items() if any_of(group, names)}
         expected = dict(cells) | {f"{group}/{name}": cell for group, of in present.items() for name, cell in of.items()}
-        check(expected, {name: Header(file.get_slice(name)) for name in names})
-        arrays = {name: file.get_tensor(name) for name in expected}
+        check(expected, file.tensors)
+        arrays = {name: file.read(name) for name in expected}
         if digest(arrays, head["state"]) != head["digest"]:
             raise damaged("the numbers in it are not those that were written")
     values = {group: {name: Tensor(arrays[f"{group}/{name}"]) for name in of} for group, of in present.items()}
@@ -80,10 +82,10 @@ def any_of(group: str, names: set[str]) -> bool:
     return any(name.startswith(f"{group}/") for name in names)
 
 
-def header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+def header(metadata: Mapping[str, str]) -> dict[str, Any]:
     """What stands at the head of a checkpoint. Raises WeightsError for another file."""
     try:
-        head = json.loads((metadata or {})[METADATA])
+        head = json.loads(metadata[METADATA])
         if {"version": int, "state": str, "digest": str} != {key: type(value) for key, value in head.items()}:
             raise ValueError
     except (KeyError, ValueError, AttributeError, RecursionError):
@@ -98,18 +100,19 @@ def header(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     return head
 
 
-def check(expected: Mapping[str, Cell], found: Mapping[str, Header]) -> None:
+def check(expected: Mapping[str, Cell], found: Mapping[str, Stored]) -> None:
     def misfit(name: str) -> str:
-        cell, header = expected[name], found[name]
-        if (header.shape, header.dtype) == (cell.shape, LETTERS[cell.dtype.kind] + str(cell.dtype.itemsize * 8)):
+        cell, stored = expected[name], found[name]
+        kind = stored.storage.dtype
+        if (stored.shape, kind) == (cell.shape, LETTERS[cell.dtype.kind] + str(cell.dtype.itemsize * 8)):
             return ""
-        return f"misfitting {name} {header.dtype}{header.shape}, expected {cell.dtype}{cell.shape}"
+        return f"misfitting {name} {kind}{stored.shape}, expected {cell.dtype}{cell.shape}"
 
     same_names(
         WeightsError,
         "the checkpoint is not one of this training",
         {name: cell.shape for name, cell in expected.items()},
-        {name: header.shape for name, header in found.items()},
+        {name: stored.shape for name, stored in found.items()},
         misfit=misfit,
         fix="resume the run that it belongs to, with the network and the choices it had",
     )

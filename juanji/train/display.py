@@ -15,13 +15,16 @@ RECENT = 0.9  # of the running means of what is shown
 
 class Display(Callback):
     """Shows how a training goes, while it is `running`: step, images a second, loss, accuracy, share of the time spent
-    waiting for images, and time left, on a terminal; elsewhere a line for each epoch. Nothing where `quiet`."""
+    waiting for images, and time left, on a terminal; elsewhere a line for each epoch. Nothing where `quiet`.
 
-    def __init__(self, quiet: bool = False) -> None:
+    beginning  what a terminal shows until the first step is done
+    """
+
+    def __init__(self, quiet: bool = False, beginning: str = "") -> None:
         from rich.console import Console
 
         self.console = Console(quiet=quiet)
-        self.quiet = quiet
+        self.quiet, self.beginning = quiet, beginning
         self.bar: Any = None
         self.task: Any = None
         self.means: dict[str, float] = {}
@@ -33,7 +36,7 @@ class Display(Callback):
         shown: list[Any] = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[result]}")]
         off = self.quiet or not self.console.is_terminal
         with Progress(*shown, TimeRemainingColumn(), console=self.console, disable=off) as self.bar:
-            self.task = self.bar.add_task("", total=None, result="")
+            self.task = self.bar.add_task(self.beginning, total=None, result="")
             yield
 
     def on_step(self, trainer: Trainer, step: Step) -> None:

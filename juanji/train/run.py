@@ -13,7 +13,7 @@ from juanji.data import Dataset, Preprocessing
 from juanji.data.download import Progress, silent
 from juanji.engine.compiled import precision_here
 from juanji.errors import DataError, JuanjiError
-from juanji.interop import load_weights
+from juanji.interop import Loaded, load_weights
 from juanji.models.registry import entry
 from juanji.nn.module import Module
 from juanji.train import pictures
@@ -51,7 +51,7 @@ class Session(Callback):
     path: Path
     config: Config
     trainer: Trainer
-    begun_anew: tuple[str, ...] = ()
+    loaded: Loaded | None = None
     measured: tuple[str, ...] = ()  # what `auto` has found, as text
     interrupted: bool = False
 
@@ -77,7 +77,7 @@ class Session(Callback):
         size     height and width of the images, the model's own by default
         options  of the model, as `models.create` takes them: {"stem": "small", "width": 0.5}
         weights  a run folder, a file, or hf:REPOSITORY, of weights to begin with; a classifier for other classes begins
-                 anew, and `begun_anew` names its parameters. See `beginning.begin`
+                 anew, and kernels for images of other channels are adapted: `loaded` names both. See `beginning.begin`
         auto     "lr" for that of a range test, "batch" for the largest that fits, in the place of the recipe's
         resize, data_dir, unreadable, progress  as `data.load` takes them
 
@@ -97,7 +97,7 @@ class Session(Callback):
             seed=recipe.seed,
             **(options or {}),
         )
-        left = () if weights is None else begin(model, weights, dataset.classes)
+        loaded = None if weights is None else begin(model, weights, dataset.classes)
         preprocessing = Preprocessing.of(dataset.train, (size, size), resize)
         trainer, measured, reasons = measure(Trainer(model, dataset, recipe, preprocessing=preprocessing), auto)
         config = Config(
@@ -110,7 +110,7 @@ class Session(Callback):
             data_dir and place(data_dir),
             unreadable,
         )
-        session = cls(new_folder(f"{Path(data_name).stem}-{model_name}", out), config, trainer, left, reasons)
+        session = cls(new_folder(f"{Path(data_name).stem}-{model_name}", out), config, trainer, loaded, reasons)
         if measured:
             measured.save(session.path / RANGE)
             pictures.range_test(measured.rates, measured.losses, session.path / RANGE_CURVE, measured.chosen)

@@ -81,3 +81,11 @@ def test_mistakes(run, capsys, tmp_path):
         assert (code, text in errors) == (2, True)
     assert call(capsys, "export", tmp_path, "-o", tmp_path / "model.onnx")[0] == 2
     assert not list(tmp_path.iterdir())
+
+
+def test_exporting_says_what_it_does_on_a_terminal(run, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, output, errors = call(capsys, "export", run, "-o", tmp_path / "model.onnx")
+    assert (code, "…" in output) == (0, False)
+    assert "writing batchnorm_net …" in errors
+    assert "comparing it with juanji …" in errors

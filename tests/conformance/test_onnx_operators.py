@@ -133,7 +133,9 @@ OPTIONS = [
     ("pad", {"widths": [(0, 0), (8, 1), (0, 0), (0, 0)], "mode": "reflect"}, {"Pad": 0, "Gather": 1}),
     ("pad", {"widths": [(0, 0), (1, 1), (0, 0), (0, 0)], "mode": "constant", "value": 2.5}, {"Pad": 1, "Where": 1}),
     ("take", {"index": np.array([3, -1, 0], np.int8), "axis": -1}, {"Gather": 1}),
-    ("clip", {"low": -0.5, "high": 0.5}, {"Where": 2}),
+    ("clip", {"low": -0.5, "high": 0.5}, {"Clip": 1, "Where": 0}),
+    ("clip", {"low": 0.25}, {"Clip": 1, "Where": 0}),
+    ("clip", {"high": 0.25}, {"Clip": 1, "Where": 0}),
     ("logsumexp", {"axis": (1, 3)}, {"ReduceLogSumExp": 1}),
 ]  # fmt: skip
 

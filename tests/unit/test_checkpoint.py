@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from juanji.errors import WeightsError
-from juanji.interop import checkpoint, pickles
+from juanji.interop import checkpoint, pickles, stored
 from juanji.interop.checkpoint import contents
 
 
@@ -132,7 +132,7 @@ def test_tensors_are_read(tmp_path):
 
 @pytest.mark.parametrize(("kind", "dtype"), checkpoint.STORAGES.items())
 def test_every_kind_of_number(kind, dtype, tmp_path):
-    numpy_type = checkpoint.DTYPES[dtype]
+    numpy_type = stored.DTYPES[dtype]
     values = np.array([1, 0, 1], numpy_type)
     if kind == "BFloat16":
         values = (np.array([1, -0.75, 3e38], "f4").view("u4") >> 16).astype("u2")

@@ -18,6 +18,8 @@ from juanji.cli import COMMANDS, app, main
 from juanji.cli.options import settings
 from juanji.data import digits
 from juanji.errors import UnknownNameError
+from juanji.interop.export.model import OLDEST
+from juanji.interop.packages import NEWEST
 from juanji.train import load_run
 
 
@@ -191,6 +193,25 @@ def test_models(capsys):
     }
 
 
+def test_one_network_with_its_options(capsys):
+    code, output, _ = call(capsys, "models", "resnet18", "--classes", 1000)
+    assert code == 0
+    lines = output.splitlines()
+    assert lines[0] == f"resnet18: {jj.models.MODELS['resnet18']['about']}"
+    assert lines[1] == "classification of images 224×224×3, 11,689,512 parameters"
+    assert [line.split()[:2] for line in lines[4:]] == [
+        ["blocks", "2,2,2,2"],
+        ["channels", "64,128,256,512"],
+        ["stem", "large"],
+        ["width", "1.0"],
+    ]
+    assert all(line.endswith(jj.models.OPTIONS[line.split()[0]]) for line in lines[4:])
+    _, output, _ = call(capsys, "models", "lenet5", "--json")
+    assert json.loads(output)["options"]["hidden"] == [120, 84]
+    _, output, _ = call(capsys, "models", "lenet5_1998")
+    assert output.endswith("\nno options\n")
+
+
 def test_options_of_a_network(capsys, tmp_path):
     options = ["--option", "width=0.125", "--option", "stem=small"]
     _, output, _ = call(capsys, "summary", "resnet18", "--input", "32,32,3", *options)
@@ -242,6 +263,7 @@ def test_filter(capsys, tmp_path):
         (["summary", "lenet5", "--option", "width=1", "--option", "width=2"], r"NAME=VALUE, each name once"),
         (["summary", "lenet5", "--option", "classes=3"], r"of what only some networks have"),
         (["summary", "lenet5", "--option", "depth=3"], r"lenet5 has no such option"),
+        (["models", "resnet1"], r"did you mean 'resnet18'"),
         (["models", "--task", "detection"], r"there is no task named 'detection'"),
         (["train", "digits", "--model", "fcn8s", "--size", "8", "--option", "width=0.01"], r"one answer an image"),
         (["summary", "lenet5", "--input", "2,2,1"], r"lenet5"),
@@ -286,6 +308,13 @@ def test_help_is_worth_reading(command, capsys):
     elif command != ["models"]:
         assert "Example" in output
         assert "Options:" in output
+
+
+def test_help_says_what_exit_codes_and_versions_there_are(capsys):
+    _, output, _ = call(capsys, "predict", "--help")
+    assert "the exit code is 2 then, and 0 where all could be read" in " ".join(output.split())
+    _, output, _ = call(capsys, "export", "--help")
+    assert f"{OLDEST} to {NEWEST}. [default: {NEWEST}]" in " ".join(output.split())
 
 
 def test_version_and_module():
@@ -358,3 +387,23 @@ def test_training_tells_what_auto_means(tmp_path):
     arguments = ["train", "digits", "--epochs", "1", "--precision", "auto", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, arguments)
     assert f"precision: {load_run(tmp_path).config.recipe.precision}\n" in result.output
+
+
+def test_what_takes_seconds_says_so_on_a_terminal(run, digit, capsys, monkeypatch, tmp_path):
+    commands = {
+        "compiling lenet5 …": [["evaluate", run[0]], ["predict", run[0], digit[0]], ["profile", "lenet5"]],
+        "measuring lenet5 …": [["profile", "lenet5", "--repeat", "1"]],
+    }
+    for text, calls in commands.items():
+        for arguments in calls:
+            assert call(capsys, *arguments)[2] == ""
+            with monkeypatch.context() as patch:
+                patch.setenv("FORCE_COLOR", "1")
+                code, output, errors = call(capsys, *arguments)
+            assert (code, text in errors, "…" in output) == (0, True, False)
+            assert errors.endswith("\x1b[2K")  # the line is erased
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("JUANJI_BACKEND", "numpy")
+    assert "running lenet5 …" in call(capsys, "evaluate", run[0])[2]
+    _, output, _ = call(capsys, "train", "digits", "--model", "perceptron", "--epochs", "1", "--out", tmp_path / "r")
+    assert "running perceptron" in output

@@ -50,6 +50,26 @@ def test_rows_add_up_to_the_step_and_name_every_call(train, capsys):
     assert updated >= {"conv1", "conv2", "fc1", "fc2", "fc3"} if train else not updated
 
 
+def test_options_of_a_network(capsys):
+    arguments = ["--option", "channels=2,3", "--option", "hidden=5,", "--repeat", 1, "--json"]
+    code, output, _ = call(capsys, "profile", "lenet5", *arguments)
+    assert code == 0
+    forward = sum(row["products"] for row in json.loads(output)["rows"])
+    small = jj.models.create("lenet5", channels=(2, 3), hidden=(5,))
+    assert forward == 32 * small.summary((28, 28, 1)).multiplications
+    code, _, errors = call(capsys, "profile", "lenet5", "--option", "width")
+    assert (code, "profile: bad --option" in errors) == (2, True)
+
+
+@pytest.mark.parametrize("arguments", [["--size", 8], ["--classes", 3], ["--option", "width=2"]])
+def test_run_folders_have_their_own_settings(arguments, capsys, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    code, _, errors = call(capsys, "profile", tmp_path, *arguments)
+    assert code == 2
+    assert "profile: the network of a run folder is measured as it was trained" in errors
+    assert "fix       leave out --size, --classes and --option, or give a network's name" in errors
+
+
 def test_the_table(capsys):
     code, output, _ = call(capsys, "profile", "lenet5", "--size", 32, "--classes", 3, "--repeat", 1)
     assert code == 0

@@ -147,6 +147,27 @@ def test_a_classifier_for_other_classes_begins_anew(published, capsys):
     assert f"weights of {published / '7.safetensors'}; layers.3.weight, layers.3.bias begin anew" in output
 
 
+def test_weights_for_colour_images_are_adapted(capsys, tmp_path):
+    options = {"input_size": 8, "channels": (2, 2, 2)}
+    colour = models.create("resnet20", classes=7, **options)
+    save_torch_weights(colour, tmp_path / "x.safetensors")
+    arguments = ["--model", "resnet20", "--option", "channels=2,2,2"]
+    code, output, _ = train(capsys, tmp_path / "x.safetensors", tmp_path / "run", *arguments)
+    assert code == 0
+    told = "conv1.weight summed over the channels, for grey images; fc.weight, fc.bias begin anew"
+    assert f"weights of {tmp_path / 'x.safetensors'}; {told}\n" in output
+    grey = models.create("resnet20", in_channels=1, **options)
+    load_weights(grey, tmp_path / "run" / "model.safetensors")
+    assert np.allclose(grey.conv1.weight, np.asarray(colour.conv1.weight).sum(2, keepdims=True), atol=1e-5)
+
+
+def test_weights_of_another_network(published, capsys, tmp_path):
+    save_torch_weights(models.create("lenet5"), tmp_path / "x.safetensors")
+    code, _, errors = train(capsys, tmp_path / "x.safetensors", published / "run")
+    assert code == 2
+    assert "fix       this is a file of lenet5: models.create('lenet5'), or --model lenet5" in errors
+
+
 def test_training_begins_with_weights_of_the_hub(hub, published, capsys):
     hub.files["a/b", "model.safetensors", None] = published / "10.safetensors"
     code, output, _ = train(capsys, "hf:a/b", published / "run")

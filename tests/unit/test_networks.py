@@ -14,6 +14,8 @@ from small import ONE_OF_A_KIND, OPTIONS, batch, make, slow_but, without_dropout
 
 import juanji as jj
 from juanji import models, nn
+from juanji.cli.models import written
+from juanji.cli.options import value_of
 from juanji.errors import ArgumentError, ShapeError
 from juanji.interop import load_weights, save_weights
 from juanji.models.inception_v2 import BLOCKS as V2
@@ -543,12 +545,39 @@ PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 def test_the_page_has_every_network_with_its_figures():
     rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
     assert [name for name, *_ in rows] == list(models.MODELS)
-    for name, *written in rows:
-        *images, classes, parameters, multiplications = (int(number.replace(",", "")) for number in written)
+    for name, *figures in rows:
+        *images, classes, parameters, multiplications = (int(number.replace(",", "")) for number in figures)
         model = models.create(name, classes=classes)
         assert images == [*model.config["input_size"], model.config["in_channels"]], name
-        figures = summarise(graph_of(model.eval(), batch=1))
-        assert (figures.parameters, figures.multiplications) == (parameters, multiplications), name
+        counted = summarise(graph_of(model.eval(), batch=1))
+        assert (counted.parameters, counted.multiplications) == (parameters, multiplications), name
+
+
+def test_every_option_has_a_meaning_and_the_page_says_so():
+    taken = {name: models.options(name) for name in models.MODELS}
+    assert {option for options in taken.values() for option in options} == set(models.OPTIONS)
+    assert [name for name, options in taken.items() if options.get("width") != 1.0] == ["lenet5_1998"]
+    rows = [f"| `{option}` | {meaning} |" for option, meaning in models.OPTIONS.items()]
+    for name, options in taken.items():
+        shown = ", ".join(f"`{key}={written(value)}`" for key, value in options.items() if key != "width")
+        rows.append(f"| `{name}` | {shown or '—' if options else 'none, not even `width`'} |")
+    page = PAGE.read_text(encoding="utf-8")
+    part = page[page.index("## Options") : page.index("## Perceptron")]
+    assert [line for line in part.splitlines() if line.startswith("| `")] == rows
+
+
+def test_defaults_as_they_are_written_are_read_back():
+    for name in models.MODELS:
+        for key, value in models.options(name).items():
+            assert value_of(written(value)) == value, (name, key)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11", "highway", "googlenet"])
+def test_defaults_are_what_is_made_without_them(name):
+    plain, told = models.create(name), models.create(name, **models.options(name))
+    assert {path: cell.shape for path, cell in plain.cells().items()} == {
+        path: cell.shape for path, cell in told.cells().items()
+    }
 
 
 def test_the_page_says_something_of_every_network():

@@ -49,3 +49,11 @@ def test_no_function_is_private_to_linux():
 def test_every_file_says_what_it_is_for():
     for path in ROOT.rglob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} has no first line"
+
+
+def test_files_are_called_so_everywhere():
+    """Whatever reads or writes one takes it as `file`."""
+    functions = [getattr(jj.interop, name) for name in jj.interop.__all__ if name[0].islower()]
+    named = {name for function in functions for name in inspect.signature(function).parameters}
+    assert "file" in named
+    assert not named & {"path", "filename", "where"}

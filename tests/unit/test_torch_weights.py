@@ -14,8 +14,16 @@ from safetensors.numpy import save_file
 import juanji as jj
 from juanji import models, nn
 from juanji.errors import ArgumentError, WeightsError
-from juanji.interop import load_torch_weights, save_torch_weights, save_weights, torchlayout, torchnames
+from juanji.interop import (
+    load_torch_weights,
+    load_weights,
+    save_torch_weights,
+    save_weights,
+    torchlayout,
+    torchnames,
+)
 from juanji.interop.checkpoint import WRAPPERS
+from juanji.interop.fit import first_kernels
 from juanji.interop.torchlayout import head_of, layouts, traced
 from juanji.interop.torchnames import FAMILIES, matched
 
@@ -57,7 +65,7 @@ def file(tmp_path):
 
 def test_axes_and_columns_by_hand(file):
     model = small()
-    assert load_torch_weights(model, file, input_shape=SHAPE) == ()
+    assert load_torch_weights(model, file, input_shape=SHAPE).left == ()
     assert equal(state(model), state(small(seed=1)))
 
 
@@ -125,7 +133,7 @@ def test_everything_that_does_not_fit_is_told_and_nothing_changed(tmp_path):
     assert "misfitting bn.running_var I32(3,), the model's float32(3,)" in text
     assert "misfitting fc.weight F32(5, 12), the model's float32(3, 12)" in text
     assert "misfitting conv.weight F32(3, 3, 2, 3), the model's float32(3, 2, 3, 3)" in text
-    assert "fix       head=False leaves a classifier for other classes out" in text
+    assert "fix       the network that was saved: `juanji models` lists those with names" in text
     assert equal(state(model), state(small()))
 
 
@@ -157,7 +165,7 @@ def test_files_of_no_format(content, tmp_path):
 
 
 def test_headers_that_are_too_large(file, monkeypatch):
-    monkeypatch.setattr("juanji.interop.checkpoint.LARGEST", 100)
+    monkeypatch.setattr("juanji.interop.contents.LARGEST", 100)
     with pytest.raises(WeightsError, match=r"a header of \d+ bytes, where at most 100 are expected"):
         load_torch_weights(small(), file, input_shape=SHAPE)
 
@@ -193,23 +201,23 @@ def test_a_head_for_other_classes_is_left_out(tmp_path):
     save_file(published(small(5, seed=1)), tmp_path / "x")
     for head in (False, None):
         model = small()
-        assert load_torch_weights(model, tmp_path / "x", head=head, input_shape=SHAPE) == ("fc.weight", "fc.bias")
+        assert load_torch_weights(model, tmp_path / "x", head=head, input_shape=SHAPE).left == ("fc.weight", "fc.bias")
         now, file, begin = state(model), state(small(5, seed=1)), state(small())
         assert equal(now, {path: (begin if path.startswith("fc") else file)[path] for path in now})
 
 
 def test_a_head_that_fits(file):
     model = small()
-    assert load_torch_weights(model, file, head=None, input_shape=SHAPE) == ()
+    assert load_torch_weights(model, file, head=None, input_shape=SHAPE).left == ()
     assert equal(state(model), state(small(seed=1)))
     model = small()
-    assert load_torch_weights(model, file, head=False, input_shape=SHAPE) == ("fc.weight", "fc.bias")
+    assert load_torch_weights(model, file, head=False, input_shape=SHAPE).left == ("fc.weight", "fc.bias")
     assert np.array_equal(state(model)["fc.weight"], state(small())["fc.weight"])
 
 
 def test_a_file_without_a_head(tmp_path):
     save_file(published(small(seed=1), **{"fc.weight": None, "fc.bias": None}), tmp_path / "x")
-    assert load_torch_weights(small(), tmp_path / "x", head=None, input_shape=SHAPE) == ("fc.weight", "fc.bias")
+    assert load_torch_weights(small(), tmp_path / "x", head=None, input_shape=SHAPE).left == ("fc.weight", "fc.bias")
     with pytest.raises(WeightsError, match=r"missing fc\.weight \(3, 12\)"):
         load_torch_weights(small(), tmp_path / "x", input_shape=SHAPE)
 
@@ -233,7 +241,7 @@ def test_without_the_head_everything_else_must_fit(tmp_path):
 def test_the_heads_of_networks(name, options, head, tmp_path):
     save_torch_weights(models.create(name, classes=4, **options), tmp_path / "x")
     model = models.create(name, classes=6, **options)
-    assert load_torch_weights(model, tmp_path / "x", head=False) == (f"{head}.weight", f"{head}.bias")
+    assert load_torch_weights(model, tmp_path / "x", head=False).left == (f"{head}.weight", f"{head}.bias")
 
 
 class WithAuxiliary(nn.Module):
@@ -251,7 +259,7 @@ class WithAuxiliary(nn.Module):
 def test_auxiliary_classifiers(tmp_path):
     save_torch_weights(WithAuxiliary(3), tmp_path / "x", input_shape=SHAPE)
     model = WithAuxiliary(5)
-    left = load_torch_weights(model, tmp_path / "x", head=False, input_shape=SHAPE)
+    left = load_torch_weights(model, tmp_path / "x", head=False, input_shape=SHAPE).left
     assert set(left) == {"aux1.weight", "aux1.bias", "fc.weight", "fc.bias"}
     assert model.training
     again = WithAuxiliary(3).eval()
@@ -278,7 +286,7 @@ def test_a_model_can_name_its_heads(tmp_path):
             return self.left(y) + self.deep(y)
 
     save_torch_weights(TwoHeads(3), tmp_path / "x", input_shape=SHAPE)
-    left = load_torch_weights(TwoHeads(5), tmp_path / "x", head=False, input_shape=SHAPE)
+    left = load_torch_weights(TwoHeads(5), tmp_path / "x", head=False, input_shape=SHAPE).left
     assert set(left) == {"left.weight", "left.bias", "deep.1.weight", "deep.1.bias"}
 
 
@@ -297,7 +305,10 @@ def test_files_are_called_what_they_are(name, tmp_path):
 def test_heads_may_be_a_child(tmp_path):
     model = nn.Sequential({"flat": nn.Flatten(), "heads": nn.Linear(32, 3)})
     save_torch_weights(model, tmp_path / "x", input_shape=SHAPE)
-    assert load_torch_weights(model, tmp_path / "x", head=False, input_shape=SHAPE) == ("heads.weight", "heads.bias")
+    assert load_torch_weights(model, tmp_path / "x", head=False, input_shape=SHAPE).left == (
+        "heads.weight",
+        "heads.bias",
+    )
 
 
 @pytest.mark.parametrize("name", models.list())
@@ -317,6 +328,134 @@ def test_one_slope_behind_flattening(tmp_path):
     places = layouts(model, traced("", model, SHAPE))
     assert not places["2.weight"].orders
     assert places["3.weight"].orders.keys() == {1}
+
+
+# What does not fit
+
+
+def refusal(model, path, load=load_torch_weights, **options):
+    before = state(model)
+    with pytest.raises(WeightsError) as caught:
+        load(model, path, **options)
+    assert equal(state(model), before)
+    return caught.value
+
+
+@pytest.mark.parametrize(("saved", "made"), [("resnet34", "resnet18"), ("resnet18", "lenet5"), ("lenet5", "resnet20")])
+def test_of_many_names_the_first_few_are_told(saved, made, tmp_path):
+    """And the network that the file is of."""
+    network = models.create(saved, classes=7)
+    places = {path: place for path, place in layouts(network, ()).items() if not path.endswith("tracked")}
+    arrays = {path: np.zeros(place.shape, "float32") for path, place in places.items()}
+    save_file(arrays, tmp_path / "x")
+    error = refusal(models.create(made), tmp_path / "x")
+    assert error.fix == f"this is a file of {saved}: models.create({saved!r}), or --model {saved}"
+    told = error.received.split("; ")
+    assert len(told) <= 15
+    for kind in ("missing", "unknown", "misfitting"):
+        assert sum(text.startswith(kind) for text in told) <= 4
+    unknown = len(arrays.keys() - models.create(made).cells("parameter", "buffer").keys())
+    assert (f"and {unknown - 4} more unknown" in told) == (unknown > 4)
+
+
+def test_files_of_juanji_are_told_apart_too(tmp_path):
+    save_weights(models.create("lenet5", classes=7), tmp_path / "x")
+    error = refusal(models.create("perceptron"), tmp_path / "x", load_weights)
+    assert error.fix.startswith("this is a file of lenet5: ")
+    assert refusal(models.create("perceptron"), tmp_path / "x").fix == error.fix
+
+
+THIN = {"input_size": 32, "channels": (2, 2, 2, 2)}
+
+
+@pytest.mark.parametrize(
+    ("options", "load", "fix"),
+    [
+        ({"classes": 7}, load_torch_weights, "head=False leaves a classifier for other classes out"),
+        ({"in_channels": 1}, load_torch_weights, "adapt_channels=True sums or repeats the first kernels"),
+        ({"in_channels": 1, "classes": 7}, load_torch_weights, "head=False leaves[^;]*; adapt_channels=True sums"),
+        ({"in_channels": 2, "classes": 7}, load_torch_weights, "head=False leaves[^;]*; adapt_channels=True sums"),
+        ({"width": 2}, load_torch_weights, "the network as it was saved: classes, in_channels, input_size and options"),
+        ({"classes": 7}, load_weights, "the network as it was saved: classes, in_channels, input_size and options"),
+    ],
+)
+def test_what_to_do_about_another_network_of_the_name(options, load, fix, tmp_path):
+    save_torch_weights(models.create("resnet18", **THIN), tmp_path / "x")
+    if load is load_weights:
+        save_weights(models.create("resnet18", **THIN), tmp_path / "x")
+    assert re.match(fix, refusal(models.create("resnet18", **THIN, **options), tmp_path / "x", load).fix)
+
+
+def test_other_classes_of_a_network_without_dense_layers(tmp_path):
+    options = {"input_size": 32, "width": 0.05}
+    save_torch_weights(models.create("squeezenet1_1", classes=7, **options), tmp_path / "x")
+    error = refusal(models.create("squeezenet1_1", **options), tmp_path / "x")
+    assert error.fix == "head=False leaves a classifier for other classes out"
+
+
+def test_names_of_a_network_with_other_options(tmp_path):
+    save_torch_weights(models.create("resnet18", **THIN), tmp_path / "x")
+    fix = refusal(models.create("lenet5"), tmp_path / "x").fix
+    assert fix == "the names are those of resnet18, the shapes those of other options, or images"
+
+
+# Images of another number of channels
+
+
+@pytest.mark.parametrize(("before", "now"), [(3, 1), (1, 3), (3, 4), (3, 7), (1, 2), (4, 1)])
+@pytest.mark.parametrize("save", [save_weights, save_torch_weights])
+def test_kernels_for_other_images(save, before, now, tmp_path):
+    published, model = (models.create("resnet18", in_channels=c, seed=c, **THIN) for c in (before, now))
+    save(published, tmp_path / "x")
+    assert load_torch_weights(model, tmp_path / "x", adapt_channels=True) == ((), ("conv1.weight",))
+    theirs, ours = state(published), state(model)
+    assert equal({**ours, "conv1.weight": 0}, {**theirs, "conv1.weight": 0})
+    kernels = theirs["conv1.weight"]
+    if now == 1:
+        expected = kernels.sum(2, keepdims=True)
+    else:
+        expected = np.concatenate([kernels] * now, axis=2)[:, :, :now] * (before / now)
+    np.testing.assert_allclose(ours["conv1.weight"], expected, rtol=1e-6)
+
+
+def test_grey_images_get_the_same_answers(tmp_path):
+    colour, grey = (models.create("squeezenet1_1", in_channels=c, input_size=32, width=0.1).eval() for c in (3, 1))
+    save_torch_weights(colour, tmp_path / "x")
+    load_torch_weights(grey, tmp_path / "x", adapt_channels=True)
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
+    expected = np.asarray(colour(np.repeat(x, 3, -1)))
+    np.testing.assert_allclose(np.asarray(grey(x)), expected, rtol=1e-4, atol=1e-6)
+    save_torch_weights(grey, tmp_path / "y")
+    load_torch_weights(colour, tmp_path / "y", adapt_channels=True)
+    np.testing.assert_allclose(np.asarray(colour(np.repeat(x, 3, -1))), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_is_adapted_that_fits(tmp_path):
+    save_torch_weights(models.create("resnet18", **THIN), tmp_path / "x")
+    model = models.create("resnet18", **THIN, classes=7)
+    left = ("fc.weight", "fc.bias")
+    assert load_torch_weights(model, tmp_path / "x", head=None, adapt_channels=True) == (left, ())
+
+
+@pytest.mark.parametrize("options", [{"in_channels": 2}, {"in_channels": 5}])
+def test_images_that_are_neither_grey_nor_colour_are_not_adapted(options, tmp_path):
+    save_torch_weights(models.create("resnet18", **THIN, **options), tmp_path / "x")
+    error = refusal(models.create("resnet18", **THIN), tmp_path / "x", adapt_channels=True)
+    assert error.received.startswith("misfitting conv1.weight F32(2, ")
+    assert "adapt_channels" not in error.fix
+
+
+def test_adapting_is_asked_for_plainly(tmp_path):
+    with pytest.raises(ArgumentError, match="bad adapt_channels"):
+        load_torch_weights(models.create("lenet5"), tmp_path / "x", adapt_channels="yes")
+
+
+@pytest.mark.parametrize("name", models.list())
+def test_the_first_kernels_are_those_that_see_the_images(name):
+    model = models.create(name, in_channels=5)
+    path = first_kernels(model)
+    assert (path == "") == (name in ("perceptron", "highway"))
+    assert path == "" or model.cells("parameter")[path].shape[-2] == 5
 
 
 # Layouts

@@ -14,6 +14,7 @@ from juanji.graph import Graph
 from juanji.interop.export.batch import LARGE, SMALL, Sizes
 from juanji.interop.export.document import Document
 from juanji.interop.files import write_atomically
+from juanji.interop.onnx_module import OnnxModule
 from juanji.interop.packages import NEWEST, require_onnx
 from juanji.nn.module import Module
 from juanji.tensor import Tensor, trace
@@ -27,7 +28,7 @@ LIMIT = 2**31 - 2**24  # bytes of weights; what protobuf's 2 GB leave is for the
 
 def save_onnx(
     model: Callable[..., Any],
-    path: str | Path,
+    file: str | Path,
     *inputs: Any,
     dynamic_batch: bool = True,
     layout: str = "NCHW",
@@ -35,14 +36,14 @@ def save_onnx(
     opset: int | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a network as an ONNX file, whole or not at all. Arguments and errors as `to_onnx`.
+    """Write a network as an ONNX file, by its path, whole or not at all. Other arguments and errors as `to_onnx`.
 
     A file of ONNX holds at most 2 GB, the limit of its format (protobuf). Weights of a larger network go into a second
     file beside it, `model.onnx.data`, without which the first cannot be used; move both together. Raises DataError,
     naming the file, where it cannot be written.
     """
     document = exported(model, inputs, dynamic_batch, layout, fold_batch_norm, opset, metadata)
-    path = Path(path)
+    path = Path(file)
     beside = path.with_name(f"{path.name}.data") if document.weight_bytes > LIMIT else None
     if beside is not None:
         write_atomically(beside, document.contents())
@@ -63,8 +64,10 @@ def to_onnx(
 
     model            a module, or a function of tensors, such as `lambda x: jj.ops.softmax(net(x))`
     inputs           an array or tensor, or `Tensor.spec((1, 32, 32, 3))`, for each argument of the model: their shapes
-                     count, channels last as always; those of a model from `juanji.models` are known
-    dynamic_batch    True: the first axis of every input is the batch, of any size N; False: shapes are as given
+                     count, channels last as always. Those of a model from `juanji.models` are known, and those of one
+                     from `load_onnx` are the file's
+    dynamic_batch    True: the first axis of every input is the batch, of any size N, but for a file's own inputs of
+                     fixed size; False: shapes are as given
     layout           how images go in and come out, that is, floating tensors of 3 to 5 axes: "NCHW" by default, as is
                      usual in ONNX, or "NHWC", as they are here. Everything else stays as it is. A module that takes
                      images channels first says so by its attribute `layout`
@@ -105,7 +108,10 @@ def exported(
     opset = checked_opset(opset)
     one_of("to_onnx", "layout", layout, ("NCHW", "NHWC"))
     examples = [Tensor.of(x).without_value() for x in inputs] or known_inputs(model)
-    small, large = traced(model, examples, (SMALL, LARGE) if dynamic_batch else (None,))
+    counted = [dynamic_batch and x.ndim > 0 for x in examples]
+    if isinstance(model, OnnxModule) and not inputs:
+        counted = [dynamic_batch and port.sizes is not None and port.sizes[:1] == (None,) for port in model.inputs]
+    small, large = traced(model, examples, counted)
     document = Document(small, Sizes(small, large), (getattr(model, "layout", "NHWC"), layout), opset)
     document.take_names(model)
     document.write(fold_batch_norm)
@@ -123,11 +129,13 @@ def checked_opset(opset: int | None) -> int:
 
 
 def known_inputs(model: Any) -> list[Tensor]:
+    if isinstance(model, OnnxModule):
+        return model.specs()
     config = getattr(model, "config", None)
     if not config:
         raise ArgumentError(
             "to_onnx: which inputs does the model take?",
-            received="no inputs, and a model that does not come from juanji.models",
+            received="no inputs, and a model that comes neither from juanji.models nor from load_onnx",
             fix="an example of each behind the path: jj.Tensor.spec((1, 32, 32, 3)), or an array",
         )
     dtype = next(iter(model.cells("parameter").values())).dtype
@@ -135,12 +143,15 @@ def known_inputs(model: Any) -> list[Tensor]:
 
 
 def traced(
-    model: Callable[..., Any], examples: list[Tensor], batches: tuple[int | None, ...]
+    model: Callable[..., Any], examples: Sequence[Tensor], counted: Sequence[bool]
 ) -> tuple[Graph, Graph | None]:
-    """The graph of a model in evaluation mode for each number of images; None is the number of the examples."""
+    """The graph of a model in evaluation mode for each of two numbers of images, which are the first size of what is
+    `counted`; where nothing is, of the examples alone."""
     mode = model.evaluating() if isinstance(model, Module) else contextlib.nullcontext()
+    pairs = [*zip(examples, counted, strict=True)]
     with mode:
-        graphs = [trace(model, *(with_batch(x, n) for x in examples)) for n in batches]
+        batches = (SMALL, LARGE) if any(counted) else (SMALL,)
+        graphs = [trace(model, *(with_batch(x, n) if c else x for x, c in pairs)) for n in batches]
     for graph in graphs:
         graph.outputs = tree.map(Tensor.of, graph.outputs)
     for cell in graphs[0].writes:
@@ -153,5 +164,5 @@ def traced(
     return graphs[0], graphs[1] if len(graphs) > 1 else None
 
 
-def with_batch(x: Tensor, n: int | None) -> Tensor:
-    return x if n is None or not x.ndim else Tensor.spec((n, *x.shape[1:]), x.dtype)
+def with_batch(x: Tensor, n: int) -> Tensor:
+    return Tensor.spec((n, *x.shape[1:]), x.dtype)

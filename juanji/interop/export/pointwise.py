@@ -135,14 +135,14 @@ def prelu(b: Builder, node: Node) -> Value:
     return b.elementwise("PRelu", b.full(x), value)
 
 
-def clipped(b: Builder, x: Tensor, low: float, high: float) -> Value:
+def clipped(b: Builder, x: Tensor, low: float | None, high: float | None) -> Value:
     value = b.written(x)
-    bounds = [b.initialiser(np.asarray(bound, x.dtype)) for bound in (low, high)]
+    bounds = ["" if bound is None else b.initialiser(np.asarray(bound, x.dtype)) for bound in (low, high)]
     return Value(b.node("Clip", value.name, *bounds), value.order, value.sizes)
 
 
-@entry("hardtanh")
-def hardtanh(b: Builder, node: Node) -> Value:
+@entry("clip", "hardtanh")
+def clip(b: Builder, node: Node) -> Value:
     return clipped(b, node.inputs[0], node.attrs["low"], node.attrs["high"])
 
 

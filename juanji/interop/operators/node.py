@@ -33,7 +33,7 @@ STANDARD, TRAINING = "", "ai.onnx.preview.training"
 
 # How many bytes a value may take, and the patches of a convolution: so many times what weights and inputs take, and
 # always the first. What hostile sizes in a file ask for is refused before memory is taken.
-LEAST, GROWTH = 2**29, 64
+LEAST, GROWTH = 2**30, 64
 ROOM: ContextVar[int] = ContextVar("ROOM", default=LEAST)
 
 
@@ -202,8 +202,13 @@ class Operator(Module):
 
     def update(self, place: int, value: Tensor) -> None:
         """Write the cell that is input number `place`, if it is one."""
-        if self.inputs[place] in self._cells:
-            self._cells[self.inputs[place]].write(value)
+        cell = self.cell(self.inputs[place])
+        if cell is not None:
+            cell.write(value)
+
+    def cell(self, name: str) -> Cell | None:
+        """The cell that is the input of that name, if one is."""
+        return self._cells.get(key_of(name))
 
     def forward(self, *values: Value | None) -> tuple[Value, ...]:
         """The outputs. Raises DataError where the node makes no sense, and what the operators of juanji raise."""
@@ -272,3 +277,17 @@ class Operator(Module):
         """The attributes that the node gives, those that are short."""
         shown = [name for name in self.given if name in self.attrs and not isinstance(self[name], np.ndarray)]
         return ", ".join(f"{name}={self[name]!r}" for name in shown)
+
+
+# Attributes of operators, without underscores at their end.
+TAKEN = {name.rstrip("_") for name in (*dir(Operator), "floating", "random_state", "then_branch", "else_branch")}
+
+
+def key_of(name: str) -> str:
+    """The attribute of an operator that holds the weight `name`: that itself, or one more underscore behind it."""
+    return f"{name}_" if name.rstrip("_") in TAKEN else name
+
+
+def name_of(key: str) -> str:
+    """The weight that an attribute holds, back from `key_of`."""
+    return key[:-1] if key.rstrip("_") in TAKEN else key

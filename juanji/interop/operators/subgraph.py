@@ -54,7 +54,10 @@ class Subgraph(Module):
         values = {**self.constants, **values, "": None}
         taken = 0  # bytes of what is alive besides constants and inputs
         for inner, read in zip(self.operators(), self.drops, strict=True):
-            given = [inner._cells[name].read() if name in inner._cells else values[name] for name in inner.inputs]
+            cells = [inner.cell(name) for name in inner.inputs]
+            given = [
+                values[name] if cell is None else cell.read() for name, cell in zip(inner.inputs, cells, strict=True)
+            ]
             made = dict(zip(inner.outputs, inner(*given), strict=False))
             taken += size_of(made.values())
             room((taken,), 1)
