@@ -6,6 +6,7 @@ import functools
 from typing import Any, TypeVar
 
 from juanji.checks import counts, positive
+from juanji.graph import Array
 from juanji.models._checks import Size, expect
 from juanji.nn import Conv2d, ConvTranspose2d, Linear, Module
 from juanji.ops.movement import flatten
@@ -53,6 +54,9 @@ class Network(Module):
 
     def forward(self, x: Any) -> Any:
         return self.forward_head(self.forward_features(x))
+
+    def begin_with(self, images: Array) -> None:
+        """Take from training images (N, H, W, C), standardised, what the first weights depend on; mostly nothing."""
 
     def replace_head(self: Self, classes: int) -> Self:
         """Tell apart another number of classes: new layers in place of those that give logits, everything else kept.

@@ -11,6 +11,7 @@ from typing import Any
 from juanji.checks import counts, per_axis, whole
 from juanji.errors import ArgumentError, unknown_name
 from juanji.models import (
+    airbench,
     alexnet,
     convnet,
     deform_resnet,
@@ -51,6 +52,7 @@ FAMILIES = (
     densenet,
     squeezenet,
     mobilenet,
+    airbench,
     fcn,
 )
 MODELS: dict[str, dict[str, Any]] = {name: entry for family in FAMILIES for name, entry in family.MODELS.items()}

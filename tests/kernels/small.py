@@ -25,6 +25,7 @@ GROUPS = [
     (["resnet101", "resnet152"], STEM | SHALLOW),
     (["resnet20", "resnet32", "resnet56"], {"input_size": 12}),
     (["densenet121"], STEM | {"blocks": (2, 3, 3, 2)}),
+    (["airbench94"], {"input_size": 12}),
     (["fcn32s", "fcn16s", "fcn8s"], {"input_size": 32}),
     (["fcn_resnet50"], {"input_size": 24, "blocks": (1, 1, 1, 1)}),
 ]
@@ -35,7 +36,7 @@ ONE_OF_A_KIND = {
     "perceptron", "cnn_small", "batchnorm_net", "lenet5", "lenet5_1998", "alexnet", "alexnet_2012", "nin", "vgg11",
     "vgg11_bn", "inception_v1", "googlenet", "inception_v2", "inception_v3", "highway", "highway_conv", "resnet18",
     "resnet50", "resnet20", "preact_resnet18", "deform_resnet18", "densenet121", "squeezenet1_1", "mobilenet_v2",
-    "fcn8s", "fcn_resnet50",
+    "airbench94", "fcn8s", "fcn_resnet50",
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ class Net:
         return F.batch_norm(x, *parts, training=True, eps=self.eps[path])
 
     def dense(self, x, path):
-        return F.linear(x, self.weights[f"{path}.weight"], self.weights[f"{path}.bias"])
+        return F.linear(x, self.weights[f"{path}.weight"], self.weights.get(f"{path}.bias"))
 
     def basic(self, x, path, stride=1, padding=0):
         """torchvision's BasicConv2d."""
@@ -310,6 +310,14 @@ def fcn8s(net, x):
         x = x[:, :, : score.shape[2], : score.shape[3]] + score
 
 
+def airbench(net, x):
+    x = F.gelu(net.conv(x, "whiten"))
+    for i in range(3):
+        x = F.gelu(net.norm(F.max_pool2d(net.conv(x, f"blocks.{i}.conv1", 1, 1), 2), f"blocks.{i}.norm1"))
+        x = F.gelu(net.norm(net.conv(x, f"blocks.{i}.conv2", 1, 1), f"blocks.{i}.norm2"))
+    return net.dense(x.amax((2, 3)), "head") / 9
+
+
 CASES = [
     (alexnet, "alexnet", {}),
     (lambda net, x: alexnet(net, x, two=True), "alexnet_2012", {}),
@@ -327,6 +335,7 @@ CASES = [
     (densenet121, "densenet121", {}),
     (squeezenet1_1, "squeezenet1_1", {}),
     (mobilenet_v2, "mobilenet_v2", {}),
+    (airbench, "airbench94", {}),
     (fcn8s, "fcn8s", {"input_size": (41, 50)}),
     (fcn_resnet50, "fcn_resnet50", {"input_size": (33, 40), "blocks": (1, 2, 2, 2)}),
 ]

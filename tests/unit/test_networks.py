@@ -145,6 +145,13 @@ COUNTS = [
     ("mobilenet_v2", THOUSAND, 3_504_872),
     ("mobilenet_v2", THOUSAND | {"width": 0.5}, 1_968_680),
     ("mobilenet_v2", THOUSAND | {"width": 1.4}, 6_108_776),
+    (
+        "airbench94",
+        {},
+        3 * 24 * 4
+        + sum(conv(c, m, 9, False) + unit(m, m, 9) + norm(m) for c, m in ((24, 64), (64, 256), (256, 256)))
+        + 2560,
+    ),
     ("fcn32s", {"classes": 21}, fcn(32, 21)),
     ("fcn16s", {"classes": 21}, fcn(16, 21)),
     ("fcn8s", {"classes": 21}, fcn(8, 21)),
@@ -245,8 +252,8 @@ FEATURES = {
     "resnet34": (7, 7, 512), "resnet50": (7, 7, 2048), "resnet101": (7, 7, 2048), "resnet152": (7, 7, 2048),
     "resnet20": (8, 8, 64), "resnet32": (8, 8, 64), "resnet56": (8, 8, 64), "preact_resnet18": (7, 7, 512),
     "deform_resnet18": (7, 7, 512), "densenet121": (7, 7, 1024), "squeezenet1_1": (13, 13, 512),
-    "mobilenet_v2": (7, 7, 1280), "fcn32s": (7, 7, 4096), "fcn16s": (7, 7, 4096), "fcn8s": (7, 7, 4096),
-    "fcn_resnet50": (28, 28, 2048),
+    "mobilenet_v2": (7, 7, 1280), "airbench94": (3, 3, 256),
+    "fcn32s": (7, 7, 4096), "fcn16s": (7, 7, 4096), "fcn8s": (7, 7, 4096), "fcn_resnet50": (28, 28, 2048),
 }  # fmt: skip
 
 
@@ -293,6 +300,7 @@ MINIMA = [
     ("squeezenet1_1", {}, 17),
     ("squeezenet1_1", {"stem": "small"}, 4),
     ("mobilenet_v2", {}, 1),
+    ("airbench94", {}, 9),
 ]
 
 
@@ -330,13 +338,16 @@ def test_small_stems_keep_more_of_small_images(name):
 
 @pytest.mark.parametrize("name", [name for name in models.MODELS if name not in ("lenet5_1998", "mobilenet_v2")])
 def test_width_is_that_of_every_layer(name):
-    """All but LeNet-5's, whose connections are published, and MobileNet's, whose counts are (see COUNTS)."""
+    """All but LeNet-5's, whose connections are published, and MobileNet's, whose counts are (see COUNTS).
+
+    24 filters whiten patches of 2×2 with 3 channels, in Airbench.
+    """
     full = {path: cell.shape for path, cell in models.create(name, classes=7).cells("parameter").items()}
     half = {path: cell.shape for path, cell in models.create(name, classes=7, width=0.5).cells("parameter").items()}
     assert list(full) == list(half)
     for path, shape in full.items():
         sides = zip(shape[-2:], half[path][-2:], strict=True)
-        assert all(n == 2 * m or (n == m and n in (1, 3, 7, 18)) or path.startswith(flat(name)) for n, m in sides), path
+        assert all(n == 2 * m or (n == m and n in (1, 3, 7, 18, 24)) or path.startswith(flat(name)) for n, m in sides), path
         assert shape[:-2] == half[path][:-2]
     narrowest = models.create(name, width=1e-4).cells("parameter")
     assert min(cell.shape[-1] for cell in narrowest.values()) == 1
@@ -578,6 +589,23 @@ def test_defaults_are_what_is_made_without_them(name):
     assert {path: cell.shape for path, cell in plain.cells().items()} == {
         path: cell.shape for path, cell in told.cells().items()
     }
+
+
+def test_airbench_begins_with_white_patches():
+    rng = np.random.default_rng(0)
+    images = np.cumsum(rng.standard_normal((70, 12, 12, 3)), axis=1).astype(np.float32)
+    model = make("airbench94", width=1.0)
+    model.begin_with(images)
+    answers = np.asarray(model.whiten(images)).reshape(-1, 24)
+    moments = answers.T @ answers / len(answers)
+    assert np.allclose(moments[:12, :12], np.eye(12), atol=0.01)
+    assert np.allclose(answers[:, 12:], -answers[:, :12], atol=1e-5)
+
+
+def test_airbench_begins_by_handing_on_its_inputs():
+    model = make("airbench94", width=1.0)
+    x = np.random.default_rng(0).random((1, 6, 6, 24), np.float32)
+    assert np.allclose(np.asarray(model.blocks[0].conv1(x))[..., :24], x, atol=1e-6)
 
 
 def test_the_page_says_something_of_every_network():
