@@ -6,7 +6,7 @@ that it descends from. Here every normalisation has a scale, and the first convo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from juanji.ops.movement import flatten
 from juanji.tensor import Tensor
 
 LEAST = 5e-4  # what is added to the variances of patches before they are made equal
+LOOKED = 5000  # images whose patches are made white
 AT_ONCE = 64  # images whose patches are written out at a time
 COOL = 9  # what logits are divided by
 STEP = 0.4  # share of the new in running statistics, which 1/0.4 batches are enough for
@@ -52,7 +53,7 @@ class Airbench(Network):
 
     channels  of the blocks
 
-    `begin_with(images)` has `whiten` make the patches of such images white. It is best not trained: freeze="whiten".
+    `begin_with(images)` has `whiten` make the patches of training images white. It is best not trained: freeze="whiten".
     """
 
     heads = ("head",)
@@ -84,8 +85,8 @@ class Airbench(Network):
         self.pool = AdaptiveMaxPool2d(1)
         self.head = Linear(c, classes, bias=False)
 
-    def begin_with(self, images: Array) -> None:
-        self.whiten.weight = whitening(images).astype(np.float32)
+    def begin_with(self, images: Callable[[int], Array]) -> None:
+        self.whiten.weight = whitening(images(LOOKED)).astype(np.float32)
 
     def forward_features(self, x: Any) -> Tensor:
         return self.blocks(gelu(self.whiten(self.images(x))))

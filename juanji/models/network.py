@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from juanji.checks import counts, positive
@@ -55,8 +56,9 @@ class Network(Module):
     def forward(self, x: Any) -> Any:
         return self.forward_head(self.forward_features(x))
 
-    def begin_with(self, images: Array) -> None:
-        """Take from training images (N, H, W, C), standardised, what the first weights depend on; mostly nothing."""
+    def begin_with(self, images: Callable[[int], Array]) -> None:
+        """Take from training images what the first weights depend on, mostly nothing: `images(n)` reads n of them, or
+        all there are, (n, H, W, C), standardised."""
 
     def replace_head(self: Self, classes: int) -> Self:
         """Tell apart another number of classes: new layers in place of those that give logits, everything else kept.

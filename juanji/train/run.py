@@ -97,8 +97,10 @@ class Session(Callback):
             seed=recipe.seed,
             **(options or {}),
         )
-        loaded = None if weights is None else begin(model, weights, dataset.classes)
         preprocessing = Preprocessing.of(dataset.train, (size, size), resize)
+        if weights is None:
+            model.begin_with(lambda count: preprocessing(dataset.train.read(slice(0, count))))
+        loaded = None if weights is None else begin(model, weights, dataset.classes)
         trainer, measured, reasons = measure(Trainer(model, dataset, recipe, preprocessing=preprocessing), auto)
         config = Config(
             model.config,
