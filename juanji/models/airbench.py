@@ -53,7 +53,7 @@ class Airbench(Network):
 
     channels  of the blocks
 
-    `begin_with(images)` has `whiten` make the patches of training images white. It is best not trained: freeze="whiten".
+    `begin_with` has `whiten` make the patches of training images white. It is best not trained: freeze="whiten".
     """
 
     heads = ("head",)
