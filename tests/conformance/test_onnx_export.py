@@ -25,6 +25,10 @@ NARROW = {
 SMALL = [name for name, entry in MODELS.items() if entry["make"].__name__ in NARROW or entry["input_size"] <= 32]
 
 
+# How many batch normalisations cannot be folded, because something stands between them and the convolution.
+BEHIND_POOLINGS = {"airbench94": 3}
+
+
 def narrow(name, **options):
     entry = MODELS[name]
     return settled(jj.models.create(name, **NARROW.get(entry["make"].__name__, {}), **options))
@@ -47,7 +51,8 @@ def test_model(name):
             close(with_onnxruntime(proto, [x], layout), model(x), 1e-5)
         # One channel needs none to come first.
         assert kinds(proto)["Transpose"] == (layout == "NHWC" and model.config["in_channels"] > 1)
-        assert not (options.get("fold_batch_norm") and kinds(proto)["BatchNormalization"])
+        if options.get("fold_batch_norm"):
+            assert kinds(proto)["BatchNormalization"] == BEHIND_POOLINGS.get(name, 0)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "batchnorm_net", "resnet18"])

@@ -220,12 +220,12 @@ def test_a_run_begins_with_another(capsys, tmp_path):
     perceptron(capsys, tmp_path / "a")
     trained = load_run(tmp_path / "a").model.state_dict()
     model = jj.models.create("perceptron", in_channels=1)
-    assert begin(model, str(tmp_path / "a"), tuple("0123456789")) == ()
+    assert begin(model, str(tmp_path / "a"), tuple("0123456789")) == ((), ())
     for path, tensor in model.state_dict().items():
         assert (tensor.array == trained[path].array).all()
     # As many classes, but others: the head begins anew.
     other = jj.models.create("perceptron", in_channels=1, seed=5)
-    head = set(begin(other, str(tmp_path / "a"), tuple("abcdefghij")))
+    head = set(begin(other, str(tmp_path / "a"), tuple("abcdefghij")).left)
     assert head == {path for path in trained if path.startswith("layers.3")}
     assert (other.state_dict()["layers.1.weight"].array == trained["layers.1.weight"].array).all()
     code, output, _ = perceptron(capsys, tmp_path / "b", "--init", tmp_path / "a", "--lr", "1e-9")

@@ -186,7 +186,7 @@ def test_the_minimum_is_named(name, least):
     ("call", "kind", "text"),
     [
         (lambda: models.create("lenet"), UnknownNameError, "did you mean 'lenet5'"),
-        (lambda: models.create("zzz"), UnknownNameError, "one of alexnet, alexnet_2012, batchnorm_net"),
+        (lambda: models.create("zzz"), UnknownNameError, "one of airbench94, alexnet, alexnet_2012"),
         (lambda: models.create("resnet19"), UnknownNameError, "did you mean 'resnet18'"),
         (lambda: models.list("detection"), UnknownNameError, "there is no task named 'detection'"),
         (lambda: models.create("lenet5", width=0), ArgumentError, "lenet5: bad width"),

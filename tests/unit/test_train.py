@@ -19,6 +19,7 @@ from juanji.cell import Cell
 from juanji.data import Augment, Dataset, Images, Preprocessing
 from juanji.engine.compiled import Compiled
 from juanji.errors import ArgumentError, DataError, NonFiniteError, ShapeError, UnknownNameError, WeightsError
+from juanji.models.network import Network
 from juanji.nn import Flatten, Sequential
 from juanji.nn.module import Module
 from juanji.ops import cross_entropy
@@ -53,7 +54,7 @@ class Scale(Module):
         return x / self.size
 
 
-class Net(Module):
+class Net(Network):
     def __init__(self, classes=2):
         self.scale = Scale()
         self.hidden = Dense(16, 32)
