@@ -86,6 +86,17 @@ class Files:
         return len(self.names)
 
 
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What people call files: their names, with where they lie. It holds no file open, as a source may."""
+
+    path: Path
+    names: Names
+
+    def __call__(self, i: int) -> str:
+        return os.path.join(self.path, self.names[i])
+
+
 class Source(ABC):
     """Files of one origin. `read` may be called from several threads at once.
 
@@ -106,9 +117,10 @@ class Source(ABC):
         """Where what a decoder reads first of file i lies, or the first bytes: mostly enough for an image's size."""
         return self.path / self.files.names[i]
 
-    def label(self, i: int) -> str:
-        """The file's name for people, with where it lies."""
-        return os.path.join(self.path, self.files.names[i])
+    @property
+    def label(self) -> Labels:
+        """The name of file i for people, `label(i)`."""
+        return Labels(self.path, self.files.names)
 
     @property
     def identity(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from juanji import models
-from juanji.data import Dataset, Preprocessing, load
+from juanji.data import BUILT_IN, PUBLIC, Dataset, Preprocessing, load
 from juanji.data.download import Progress, silent
 from juanji.errors import DataError, JuanjiError
 from juanji.graph import Array
@@ -175,6 +175,11 @@ def load_images(
         unreadable=unreadable,
         progress=progress,
     )
+
+
+def place(data: str) -> str:
+    """The data as they can be found from any folder: a name stays what it is, whatever lies here under it."""
+    return data if data in (*BUILT_IN, *PUBLIC) or not Path(data).exists() else str(Path(data).resolve())
 
 
 def save_run(path: Path, config: Config, model: Module, history: Sequence[Epoch], metrics: dict[str, Any]) -> None:

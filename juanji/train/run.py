@@ -31,6 +31,7 @@ from juanji.train.folder import (
     begun,
     load_images,
     new_folder,
+    place,
     read_config,
     save_run,
     write_json,
@@ -206,11 +207,6 @@ class Session(Callback):
             "seed": self.config.recipe.seed,
             "interrupted": self.interrupted,
         }
-
-
-def place(data_name: str) -> str:
-    """The data as they can be found from any folder."""
-    return str(Path(data_name).resolve()) if Path(data_name).exists() else data_name
 
 
 def measure(trainer: Trainer, auto: Collection[str]) -> tuple[Trainer, RangeTest | None, tuple[str, ...]]:

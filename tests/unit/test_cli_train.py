@@ -19,6 +19,7 @@ from juanji.train import Choices, Display, Epoch, Facts, Recipe, Session, Step, 
 from juanji.train.beginning import begin
 from juanji.train.defaults import choose
 from juanji.train.display import line
+from juanji.train.folder import place
 from juanji.train.tensorboard import append, crc32c, event, masked, scalars, varint
 
 
@@ -115,6 +116,14 @@ def test_a_folder_is_trained_on(photographs, capsys, tmp_path):
     assert code == 0
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "rs")
     assert one == other
+
+
+def test_a_name_stays_a_name_whatever_lies_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert place("digits") == "digits"
+    assert place("./digits") == str((tmp_path / "digits").resolve())
+    assert place("gone") == "gone"
 
 
 def test_images_that_cannot_be_read(photographs, capsys, tmp_path):
