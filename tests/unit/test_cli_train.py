@@ -63,7 +63,7 @@ def test_the_digits_keep_what_was_found_for_them():
     choices = Choices.of("digits", DIGITS, {})
     assert choices.recipe == Recipe()
     assert (choices.model, choices.size, choices.options) == ("lenet5", 28, {})
-    found = Facts.of(jj.data.survey("digits"))
+    found = Facts.of("digits")
     assert (found.name, found.images, found.size, found.grey) == ("digits", 1201, (28, 28), True)
 
 
@@ -343,7 +343,7 @@ def test_events_that_cannot_be_written(tmp_path):
 
 
 def test_sessions_are_told_of_epochs(tmp_path):
-    session = Session.start("digits", "perceptron", Recipe(epochs=1), tmp_path / "r")
+    session = Session.start(Choices("digits", "perceptron", Recipe(epochs=1)), tmp_path / "r")
     session.train([TensorBoard(session.path)])
     assert len(list(session.path.glob("events*"))) == 1
     assert np.isfinite(session.history[0].train_loss)

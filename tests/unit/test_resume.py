@@ -19,7 +19,7 @@ from juanji.cli.options import seconds
 from juanji.data import Dataset, Images
 from juanji.errors import ArgumentError, DataError, WeightsError
 from juanji.interop import files
-from juanji.train import Callback, Recipe, Saving, Session, Trainer, load_run
+from juanji.train import Callback, Choices, Recipe, Saving, Session, Trainer, load_run
 from juanji.train.checkpoint import load_checkpoint, save_checkpoint
 
 # Everything a checkpoint has to hold: statistics, random numbers, averages, the best weights, what changed in an epoch.
@@ -362,7 +362,7 @@ def test_killed_at_twenty_random_moments(reference, tmp_path):
 def run(tmp_path_factory):
     """A run that was interrupted in its second epoch."""
     out = tmp_path_factory.mktemp("interrupted") / "run"
-    session = Session.start("digits", "perceptron", Recipe(epochs=2), out)
+    session = Session.start(Choices("digits", "perceptron", Recipe(epochs=2)), out)
     with pytest.raises(KeyboardInterrupt):
         session.train([StopAfter(25)])
     return out
@@ -397,6 +397,7 @@ def test_resume_by_the_name_of_the_run(run, capsys):
         (["--resume", "nowhere"], "nowhere: this is not a run folder"),
         (["--resume", "RUN", "--epochs", "9"], "epochs 9, where the run has 2"),
         (["--resume", "RUN", "--model", "lenet5"], "model 'lenet5', where the run has 'perceptron'"),
+        (["--resume", "mnist", "--out", "RUN"], "data 'mnist', where the run has 'digits'"),
     ],
 )
 def test_what_cannot_be_resumed(run, arguments, text, capsys, tmp_path, monkeypatch):
