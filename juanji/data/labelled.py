@@ -151,6 +151,7 @@ class Labelled:
     empty    classes that have a folder and no image
     strays   images that lie in no class folder, and are not used
     foreign  files among them that are no images by their names, and are not used
+    nested   folders inside class folders, with images that are of the class around them
     """
 
     name: str
@@ -161,6 +162,7 @@ class Labelled:
     empty: tuple[str, ...] = ()
     strays: Sequence[str] = ()
     foreign: Sequence[str] = ()
+    nested: tuple[str, ...] = ()
 
 
 def is_image(name: str) -> bool:

@@ -205,7 +205,12 @@ def warn_of_unused(found: Labelled) -> None:
 def check_classes(name: str, classes: tuple[str, ...], y: Array) -> None:
     """Raise DataError for one class only, or one without an image to train on."""
     if len(classes) < 2:
-        raise DataError(f"{name}: there is only one class", received=", ".join(classes), rule="two or more")
+        raise DataError(
+            f"{name}: there is only one class",
+            received=", ".join(classes),
+            rule="two or more",
+            fix="name the folder that the class folders lie in, not one of them or one around it",
+        )
     missing = np.flatnonzero(np.bincount(y, minlength=len(classes)) == 0)
     if len(missing):
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""

@@ -250,6 +250,8 @@ def load_run(path: str | Path) -> Run:
 
 
 def read_config(path: Path) -> Config:
+    """The configuration in a file, or in a run folder. Raises DataError, naming the file, for anything else."""
+    path = path / CONFIG if path.is_dir() else path
     try:
         if (size := path.stat().st_size) > LARGEST:
             raise damaged(path, f"{size:,} bytes")

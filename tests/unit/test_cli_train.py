@@ -15,6 +15,7 @@ from juanji.cli import main
 from juanji.cli.options import seconds
 from juanji.data import PRESETS
 from juanji.errors import ArgumentError, DataError
+from juanji.interop import save_weights
 from juanji.train import Choices, Display, Epoch, Facts, Recipe, Session, Step, TensorBoard, load_run
 from juanji.train.beginning import begin
 from juanji.train.defaults import choose
@@ -229,18 +230,30 @@ def test_a_run_begins_with_another(capsys, tmp_path):
     perceptron(capsys, tmp_path / "a")
     trained = load_run(tmp_path / "a").model.state_dict()
     model = jj.models.create("perceptron", in_channels=1)
-    assert begin(model, str(tmp_path / "a"), tuple("0123456789")) == ()
+    assert begin(model, str(tmp_path / "a"), tuple("0123456789")).left == ()
     for path, tensor in model.state_dict().items():
         assert (tensor.array == trained[path].array).all()
     # As many classes, but others: the head begins anew.
     other = jj.models.create("perceptron", in_channels=1, seed=5)
-    head = set(begin(other, str(tmp_path / "a"), tuple("abcdefghij")))
+    head = set(begin(other, str(tmp_path / "a"), tuple("abcdefghij")).left)
     assert head == {path for path in trained if path.startswith("layers.3")}
     assert (other.state_dict()["layers.1.weight"].array == trained["layers.1.weight"].array).all()
     code, output, _ = perceptron(capsys, tmp_path / "b", "--init", tmp_path / "a", "--lr", "1e-9")
     assert code == 0
     assert f"weights of {tmp_path / 'a'}" in output
     assert load_run(tmp_path / "b").config.weights == str(tmp_path / "a")
+
+
+def test_quiet_tells_what_did_not_fit(capsys, tmp_path):
+    model = jj.models.create("perceptron", in_channels=1)
+    for classes, told in (("0123456789", []), ("abcdefghij", ["layers.3.weight, layers.3.bias begin anew"])):
+        file = tmp_path / f"{classes}.safetensors"
+        save_weights(model, file, {"model": "perceptron", "classes": list(classes)})
+        code, output, _ = perceptron(capsys, tmp_path / classes, "--init", file, "--quiet")
+        first, *rest = [f"weights of {file}; {text}" for text in told] + ["test accuracy"]
+        assert code == 0
+        assert output.startswith(first)
+        assert output.count("\n") == 1 + len(rest)
 
 
 # What is shown
