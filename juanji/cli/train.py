@@ -15,6 +15,7 @@ from juanji.data import Augment
 from juanji.errors import ArgumentError, NonFiniteError
 from juanji.interop import Loaded
 from juanji.train import OPTIMIZERS, SCHEDULES, Choices, Display, Facts, Session, TensorBoard
+from juanji.train.choices import placed
 from juanji.train.folder import begun, read_config
 from juanji.train.recipe import CLASS_WEIGHTS
 
@@ -221,7 +222,7 @@ def resumed(data: str | None, config: Path | None, out: Path | None, given: Mapp
     if out is not None and (data or config) and not begun(path):
         return None
     choices = Choices.of_config(read_config(path / "config.json"))
-    if config is not None and Choices.of_config(read_config(config)).changed(given) != choices:
+    if config is not None and Choices.of_config(read_config(config)).changed(placed(given)) != choices:
         raise ArgumentError(
             "train: a run is resumed with the choices it began with",
             received=f"--config {config}, which is not that of {path}",

@@ -70,7 +70,7 @@ class Choices:
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Raise ArgumentError where a run that goes on is asked to be another."""
-        changed = self.changed({name: place(value) if name in PLACES else value for name, value in given.items()})
+        changed = self.changed(placed(given))
         for name in given:
             mine, theirs = (getattr(each.recipe if name in RECIPE else each, name) for each in (self, changed))
             if mine != theirs:
@@ -110,9 +110,14 @@ class Choices:
         )
 
     def config(self, model: Module, dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) -> Config:
-        """What is written down of a run with these choices and what was made of them; paths, so that they can be found
-        from any folder."""
-        data, data_dir, weights = (value and place(value) for value in (self.data, self.data_dir, self.weights))
+        """What is written down of a run with these choices, and of what was made of them."""
+        paths = placed({name: value for name in PLACES if (value := getattr(self, name)) is not None})
         return Config(
-            model.config, str(data), dataset.classes, preprocessing, recipe, weights, data_dir, self.unreadable
-        )
+            model.config, classes=dataset.classes, preprocessing=preprocessing, recipe=recipe,
+            unreadable=self.unreadable, **paths,
+        )  # fmt: skip
+
+
+def placed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given with its paths as a configuration has them, so that they can be found from any folder."""
+    return {name: place(value) if name in PLACES else value for name, value in given.items()}

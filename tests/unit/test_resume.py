@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import juanji as jj
 from juanji.cell import Cell
@@ -416,6 +417,23 @@ def test_a_configuration_begins_a_run_or_goes_on_with_it(run, capsys, tmp_path):
     arguments[2] = tmp_path / "config.json"
     code, _, errors = call(capsys, *arguments)
     assert (code, "which is not that of" in errors) == (2, True)
+
+
+def test_relative_paths_are_the_same_when_a_run_goes_on(capsys, tmp_path, monkeypatch):
+    """Of images, of what it begins with, and in a configuration."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        (tmp_path / "photos" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "photos" / "ab"[i % 2] / f"{i}.png")
+    common = ["--model", "perceptron", "--size", "8", "--epochs", "1", "--quiet"]
+    assert call(capsys, "train", "photos", "--out", "first", *common)[0] == 0
+    again = ["--out", "second", "--init", "first", "--resume"]
+    for arguments in (["photos", *common], ["photos", *common], ["--config", "second"]):
+        code, _, errors = call(capsys, "train", *arguments, *again)
+        assert code == 0, errors
+    config = load_run("second").config
+    assert (config.data, config.weights) == (str((tmp_path / "photos").resolve()), str((tmp_path / "first").resolve()))
 
 
 def test_a_run_without_checkpoint(run, tmp_path, capsys):
