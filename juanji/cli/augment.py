@@ -9,10 +9,12 @@ import numpy as np
 import typer
 
 from juanji.checks import counts
-from juanji.data import Augment, Dataset, Preprocessing, load, write_image
+from juanji.cli.check import progress_bar
+from juanji.data import Augment, Dataset, Preprocessing, write_image
 from juanji.data.loader import epoch_order
 from juanji.data.preparation import Preparation
 from juanji.graph import Array
+from juanji.train import Choices, Facts
 
 CELL = 96  # pixels that an image of the sheet has at least, so that small ones can be seen
 GAP = 4  # pixels between them
@@ -22,19 +24,23 @@ def augment(
     data: Annotated[str, typer.Argument(help="A dataset, as for `juanji train`.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The picture to write; its ending names the format.")],
     changes: Annotated[
-        str, typer.Option("--augment", help="none, handwriting, light, standard or strong, and changes of it.")
-    ] = "standard",
+        str | None,
+        typer.Option(
+            "--augment",
+            help="none, handwriting, light, standard or strong, and changes of it.  [default: what suits the images]",
+        ),
+    ] = None,
     images: Annotated[int, typer.Option(help="How many images to show, a row for each.")] = 8,
     epochs: Annotated[int, typer.Option(help="How many epochs to show, a column for each.")] = 6,
     size: Annotated[
-        int | None, typer.Option(help="Height and width of the images, in pixels.  [default: the dataset's own]")
+        int | None, typer.Option(help="Height and width of the images, in pixels.  [default: what suits them]")
     ] = None,
     seed: Annotated[int, typer.Option(help="That of the training run.")] = 0,
 ) -> None:
     """Draw a sheet of what a network sees of some training images: first the image itself, then an epoch a column.
 
-    They are the very images that `juanji train` gives to the network in these epochs, with the same seed and changes.
-    Have a look whether you would still know what is on them.
+    They are the very images that `juanji train` gives to the network in these epochs, with the same seed and changes;
+    what is not given is chosen as it chooses. Have a look whether you would still know what is on them.
 
     \b
       none         no change
@@ -52,11 +58,18 @@ def augment(
       juanji augment digits -o sheet.png --augment standard,flip=none,scale=0.5:1
     """
     counts("augment", images=images, epochs=epochs)
-    chosen = Augment.of(changes)
-    dataset = load(data, size)
-    rows = seen(dataset, chosen, images, epochs, seed)
+    given = {"size": size, "augment": changes and Augment.of(changes)}
+    with progress_bar() as progress:
+        facts = Facts.of(data, progress=progress)
+        choices = Choices.of(data, facts, {name: value for name, value in given.items() if value is not None})
+        dataset = choices.load_data(progress)
+    changed = choices.recipe.augment
+    rows = seen(dataset, changed, images, epochs, seed)
     write_image(out, sheet(rows))
-    print(f"{out}: {len(rows)} images of {dataset.name}, as they are and in epochs 1 to {epochs}; {chosen}")
+    for default in choices.defaults:
+        if default.name == "size":
+            print(default)
+    print(f"{out}: {len(rows)} images of {dataset.name}, as they are and in epochs 1 to {epochs}; {changed}")
 
 
 def seen(dataset: Dataset, chosen: Augment, images: int, epochs: int, seed: int) -> Array:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from juanji.cli.parts import load_part
+from juanji.cli.parts import Parts, judged_on
 from juanji.data import Images
 from juanji.errors import ArgumentError
 from juanji.table import aligned
@@ -59,7 +59,7 @@ def compare(
     data: Annotated[
         str | None, typer.Option(help="Images to judge all of them on.  [default: the test images of each]")
     ] = None,
-    part: Annotated[str, typer.Option(help="test, val, train, or all of them.")] = "test",
+    part: Parts = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare trained networks: their figures, what was chosen differently, and whether one is better for certain.
@@ -73,7 +73,7 @@ def compare(
 
       juanji compare runs/digits-lenet5-1 runs/digits-perceptron-1
 
-      juanji compare runs/* --data new-photos --part all --json
+      juanji compare runs/* --data new-photos --json
     """
     if len(runs) < 2:
         raise ArgumentError("compare: there is nothing to compare with", received=str(runs[0]), rule="two runs or more")
@@ -88,19 +88,19 @@ def compare(
         print("\n\n".join(report(judged, chosen, pairs)))
 
 
-def judge(run: Run, first: Run, data: str | None, part: str) -> Judged:
-    images = load_part(run, data, part)
+def judge(run: Run, first: Run, data: str | None, part: str | None) -> Judged:
+    images = judged_on(run, data, part).images
     result = evaluate_images(run.model, images, run.config.preprocessing)
     return Judged(run, result, fingerprint(run, first, images, data, part), metrics_of(run))
 
 
-def fingerprint(run: Run, first: Run, images: Images, data: str | None, part: str) -> str:
+def fingerprint(run: Run, first: Run, images: Images, data: str | None, part: str | None) -> str:
     """What tells images and labels from others: a digest of them in the size and channels of the first run, so that it
     is the same for networks that see the same images in different sizes."""
     form = replace(first.config.preprocessing, mean=(), std=())
     if replace(run.config.preprocessing, mean=(), std=()) != form:
         same = replace(run.config, preprocessing=first.config.preprocessing)
-        images = load_part(replace(run, config=same), data, part)
+        images = judged_on(replace(run, config=same), data, part).images
     digest = hashlib.blake2b(json.dumps([run.classes[label] for label in images.y.tolist()]).encode())
     for chosen in slices(images.x.shape):
         digest.update(np.ascontiguousarray(images.read(chosen)).data)

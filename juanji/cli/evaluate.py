@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from juanji.cli.parts import load_part
+from juanji.cli.parts import Parts, judged_on
 from juanji.cli.status import first_call, status
 from juanji.data import Images
 from juanji.errors import DataError
@@ -29,7 +29,7 @@ def evaluate(
     data: Annotated[
         str | None, typer.Argument(help="Other images of the same classes: what `juanji train` takes.")
     ] = None,
-    part: Annotated[str, typer.Option(help="test, val, train, or all of them.")] = "test",
+    part: Parts = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON; pictures are drawn only where --out is given.")
     ] = False,
@@ -42,24 +42,25 @@ def evaluate(
     calibration error. Then precision, recall and F1 of each class; the confusion matrix, a row for each true class and
     a column for each predicted one; and the most confident mistakes.
 
-    Draws confusion.png, reliability.png and mistakes.png. DATA is divided as `juanji train` would divide it; --part all
-    takes every image.
+    Draws confusion.png, reliability.png and mistakes.png. Of DATA that has no parts every image is judged, unless it is
+    what the network was trained on; --part divides it as `juanji train` would.
 
     Examples:
 
       juanji evaluate runs/digits-lenet5-1
 
-      juanji evaluate runs/flowers-resnet18-1 new-photos --part all --out report
+      juanji evaluate runs/flowers-resnet18-1 new-photos --out report
     """
     loaded = load_run(run)
-    images = load_part(loaded, data, part)
+    chosen = judged_on(loaded, data, part)
+    images = chosen.images
     with status(first_call(loaded.config.model["name"])):
         result = evaluate_images(loaded.model, images, loaded.config.preprocessing)
     if as_json:
-        about = {"run": str(run), "data": data or loaded.config.data, "part": part}
+        about = {"run": str(run), "data": data or loaded.config.data, "part": chosen.part}
         print(json.dumps(about | result.to_dict(loaded.classes), ensure_ascii=False))
     else:
-        print("\n\n".join(report(result, loaded.classes)))
+        print("\n\n".join(report(result, loaded.classes, f"{chosen.part} of {chosen.name}")))
     if not as_json or out is not None:
         drawn = draw(result, images, loaded.classes, run if out is None else out)
         if not as_json:
@@ -69,16 +70,16 @@ def evaluate(
 # In words
 
 
-def report(result: Evaluation, classes: Sequence[str]) -> Iterator[str]:
-    """The paragraphs of what is printed."""
+def report(result: Evaluation, classes: Sequence[str], images: str) -> Iterator[str]:
+    """The paragraphs of what is printed; `images` says which were judged."""
     yield f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f} on {len(result)} images"
-    yield "\n".join(aligned([*figures(result)]))
+    yield "\n".join(aligned([("judged on", images), *figures(result)]))
     yield "\n".join(by_class(result, classes))
     yield "\n".join(confusion(result, classes))
     if len(told := result.mistakes(TOLD)):
         rows = [("the most confident mistakes", "true", "predicted", "confidence")]
         for m in (result.mistake(index, classes) for index in told):
-            rows.append((f"image {m['index']}", m["true"], m["predicted"], f"{m['confidence']:.1%}"))
+            rows.append((m["image"], m["true"], m["predicted"], f"{m['confidence']:.1%}"))
         yield "\n".join(aligned(rows, right=[3]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import tarfile
@@ -14,12 +13,12 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import IO
 
-from juanji.data.images import FORMATS
+from juanji.data.archives import is_archive, plain, written
+from juanji.data.images import ENDINGS
+from juanji.data.labelled import is_image
+from juanji.data.source import LARGEST, passed_over, too_large, walk
 from juanji.errors import DataError
 
-LARGEST = 1 << 28  # bytes of an image file that is read into memory
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-UTF8 = 0x800  # a zip's sign that a name is in UTF-8 (APPNOTE 4.4.4, bit 11)
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 
@@ -52,50 +51,29 @@ def inputs(paths: Iterable[str], listed: bool) -> Inputs:
 def opened(path: Path) -> Inputs:
     if path.is_dir():
         return folder(path)
-    if path.name.lower().endswith(ARCHIVES):
+    if is_archive(path):
         return archive(path)
     return iter([Input(str(path), path)])
 
 
-@functools.cache
-def endings() -> frozenset[str]:
-    """How the names of image files end."""
-    from PIL import Image
-
-    return frozenset(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS)
-
-
-def is_image(name: str) -> bool:
-    """Whether a file of this name is an image, and not what a system keeps beside images, `._photo.jpg`."""
-    base = name.rpartition("/")[2]
-    return Path(base).suffix.lower() in endings() and not base.startswith(".")
+def wanted(name: str) -> bool:
+    """Whether a file in a folder or an archive is an image by its name, as it is for training."""
+    return is_image(name) and not passed_over(name)
 
 
 def folder(path: Path) -> Inputs:
     """The images in a folder and in those below it, by name."""
     empty = True
-    for found in below(path, ()):
+    for found in walk(path, []):
+        if isinstance(found, DataError):
+            yield found
+        elif wanted(found[0]):
+            yield Input(str(path / found[0]), path / found[0])
+        else:
+            continue
         empty = False
-        yield found
     if empty:
         yield nothing(path, "folder")
-
-
-def below(path: Path, above: tuple[Path, ...]) -> Inputs:
-    try:
-        place, names = path.resolve(), sorted(os.listdir(path))
-    except (OSError, RuntimeError) as error:
-        yield DataError(f"{path}: the folder cannot be read", received=getattr(error, "strerror", None) or str(error))
-        return
-    if place in above:
-        yield DataError(f"{path}: this link leads back to a folder around it", fix="remove the link")
-        return
-    for name in names:
-        inner = path / name
-        if inner.is_dir():
-            yield from below(inner, (*above, place))
-        elif is_image(name):
-            yield Input(str(inner), inner)
 
 
 def archive(path: Path) -> Inputs:
@@ -105,6 +83,8 @@ def archive(path: Path) -> Inputs:
         for found in (zipped if path.suffix.lower() == ".zip" else tarred)(path):
             empty = False
             yield found
+    except DataError as error:
+        yield error
     except FileNotFoundError:
         yield DataError(f"{path}: there is no such file", fix="check the path")
     except DAMAGED as error:
@@ -121,45 +101,32 @@ def archive(path: Path) -> Inputs:
 def zipped(path: Path) -> Inputs:
     with zipfile.ZipFile(path) as opened:
         for info in opened.infolist():
-            if not info.is_dir() and is_image(info.filename):
+            name = plain(path, written(info))
+            if not info.is_dir() and wanted(name):
                 with opened.open(info) as file:
-                    yield member(f"{path}/{written(info)}", file, info.file_size)
-
-
-def written(info: zipfile.ZipInfo) -> str:
-    """The name in a zip as whoever made it wrote it: programs that write UTF-8 do not always say so, and what does not
-    is taken for DOS's code page 437."""
-    if info.flag_bits & UTF8:
-        return info.filename
-    try:
-        return info.filename.encode("cp437").decode("utf-8")
-    except UnicodeError:
-        return info.filename
+                    yield member(f"{path}/{name}", file, info.file_size)
 
 
 def tarred(path: Path) -> Inputs:
     with tarfile.open(path) as opened:
         while info := opened.next():
             opened.members.clear()  # type: ignore[attr-defined]  # they would hold every member's header
-            if info.isfile() and is_image(info.name) and (file := opened.extractfile(info)):
-                yield member(f"{path}/{info.name}", file, info.size)
+            name = plain(path, info.name)
+            if info.isfile() and wanted(name) and (file := opened.extractfile(info)):
+                yield member(f"{path}/{name}", file, info.size)
 
 
 def member(name: str, file: IO[bytes], size: int) -> Input | DataError:
     """An image whose bytes are in an open file. No more is read than an image may have, whatever `size` is stated."""
     content = b"" if size > LARGEST else file.read(LARGEST + 1)
     if size > LARGEST or len(content) > LARGEST:
-        return DataError(
-            f"{name}: the file is too large to be an image",
-            received=f"{max(size, len(content)):,} bytes",
-            rule=f"at most {LARGEST:,}",
-        )
+        return too_large(name, max(size, len(content)))
     return Input(name, content)
 
 
 def nothing(path: Path, kind: str) -> DataError:
     return DataError(
         f"{path}: there is no image in this {kind}",
-        rule="files whose names end in " + ", ".join(sorted(endings())),
+        rule="files whose names end in " + ", ".join(ENDINGS),
         fix=f"name another {kind}",
     )

@@ -11,10 +11,11 @@ import typer
 from juanji.cli.check import progress_bar
 from juanji.cli.options import Options, seconds, settings
 from juanji.cli.status import first_call
-from juanji.data import Augment, survey
+from juanji.data import Augment
 from juanji.errors import ArgumentError, NonFiniteError
 from juanji.interop import Loaded
 from juanji.train import OPTIMIZERS, SCHEDULES, Choices, Display, Facts, Session, TensorBoard
+from juanji.train.choices import placed
 from juanji.train.folder import begun, read_config
 from juanji.train.recipe import CLASS_WEIGHTS
 
@@ -110,7 +111,9 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the run's folder.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print the last line only.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print the last line only, and what did not fit of --init.")
+    ] = False,
 ) -> None:
     """Train a network and save it in a run folder.
 
@@ -165,7 +168,8 @@ def train(
         tell(session, quiet, "finished already" if progress.finished else f"going on after step {progress.done}")
     else:
         choices = chosen(data, config, given, auto)
-        session = begin(choices, out)
+        with progress_bar() as shown:
+            session = Session.start(choices, out, shown)
         tell(session, quiet, *map(str, choices.defaults), *session.measured)
     run(session, every, quiet, tensorboard)
     print(conclusion(session))
@@ -218,13 +222,15 @@ def resumed(data: str | None, config: Path | None, out: Path | None, given: Mapp
     if out is not None and (data or config) and not begun(path):
         return None
     choices = Choices.of_config(read_config(path / "config.json"))
-    if config is not None and Choices.of_config(read_config(config)).changed(given) != choices:
+    if config is not None and Choices.of_config(read_config(config)).changed(placed(given)) != choices:
         raise ArgumentError(
             "train: a run is resumed with the choices it began with",
             received=f"--config {config}, which is not that of {path}",
             fix="leave the option out, or name another folder",
         )
     fixed = {name: value for name, value in given.items() if (name, value) != ("precision", AUTO)}
+    if data is not None and out is not None:
+        fixed["data"] = data
     choices.check(fixed)
     return Session.resume(path)
 
@@ -236,30 +242,24 @@ def chosen(data: str | None, config: Path | None, given: Mapping[str, Any], auto
     if data is None:
         raise ArgumentError("train: which images?", fix="juanji train digits, or --config FILE")
     with progress_bar() as progress:
-        looked = survey(data, given.get("data_dir"), progress)
-    return Choices.of(data, Facts.of(looked), given, auto)
-
-
-def begin(choices: Choices, out: Path | None) -> Session:
-    with progress_bar() as progress:
-        return Session.start(
-            choices.data, choices.model, choices.recipe, out, choices.size, choices.options, choices.weights,
-            choices.auto, resize=choices.resize, data_dir=choices.data_dir, unreadable=choices.unreadable,
-            progress=progress,
-        )  # fmt: skip
+        facts = Facts.of(data, given.get("data_dir"), progress)
+    return Choices.of(data, facts, given, auto)
 
 
 # What is told
 
 
 def tell(session: Session, quiet: bool, *lines: str) -> None:
-    """What is going to be trained, on what and how."""
+    """What is going to be trained, on what and how; where `quiet`, only what is not as it was asked for."""
+    config, dataset = session.config, session.dataset
+    weights = session.loaded and f"weights of {config.weights}{besides(session.loaded, dataset.shape[-1])}"
+    if quiet and session.loaded and any(session.loaded):
+        print(weights)
     if quiet:
         return
-    config, dataset = session.config, session.dataset
     session.model.summary(dataset.shape)
-    if session.loaded is not None:
-        print(f"\nweights of {config.weights}{besides(session.loaded, dataset.shape[-1])}")
+    if weights:
+        print(f"\n{weights}")
     print()
     for line in lines:
         print(line)

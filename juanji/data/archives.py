@@ -28,6 +28,7 @@ from juanji.errors import DataError
 from juanji.kernels import cache
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, of what else there is (APPNOTE 4.3.7)
+UTF8 = 0x800  # the sign that a name is in UTF-8 (APPNOTE 4.4.4, bit 11)
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 RATIO, ALWAYS = 100, 1 << 28  # images are compressed already: more than this stands for no honest archive of them
 LONGEST_LINK = 4096
@@ -176,7 +177,7 @@ def zip_members(path: Path, file: IO[bytes]) -> Iterator[Member]:
     with zipfile.ZipFile(file) as archive:
         found = archive.infolist()
     for entry in found:
-        name = plain(path, entry.filename)
+        name = plain(path, written(entry))
         if entry.flag_bits & 1:
             raise refused(f"{path / name}", "it is encrypted")
         if entry.compress_type not in METHODS:
@@ -188,6 +189,17 @@ def zip_members(path: Path, file: IO[bytes]) -> Iterator[Member]:
             yield member
         else:
             yield member._replace(name=f"{name}/")
+
+
+def written(entry: zipfile.ZipInfo) -> str:
+    """The name in a zip as whoever made it wrote it: programs that write UTF-8, such as Info-ZIP, do not always say so,
+    and zipfile takes what does not for DOS's code page 437."""
+    if entry.flag_bits & UTF8:
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return entry.filename
 
 
 def link_in_zip(file: IO[bytes], member: Member) -> str:

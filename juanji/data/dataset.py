@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,8 +47,21 @@ class Selected:
 
 
 @dataclass(frozen=True, eq=False)
+class Naming:
+    """What some of the images are called, each name made when it is asked for: a million take no memory."""
+
+    names: Callable[[int], str]
+    chosen: Array
+
+    def __call__(self, i: int) -> str:
+        return self.names(int(self.chosen[i]))
+
+
+@dataclass(frozen=True, eq=False)
 class Images:
     """Images x (N, H, W, C), bytes or float32 in 0…1, and their labels y (N,), int64.
+
+    names  of a number below N: what people call that image; None where nothing but the number is known
 
     x may be anything that reads them when they are asked for, `Pixels`; `read` gives them in 0…1. Raises DataError for
     anything else.
@@ -55,6 +69,7 @@ class Images:
 
     x: Pixels
     y: Array
+    names: Callable[[int], str] | None = None
 
     def __post_init__(self) -> None:
         if len(self.x.shape) != 4 or self.x.dtype not in (np.uint8, np.float32) or self.y.dtype != np.int64:
@@ -84,9 +99,9 @@ class Images:
 
     def __getitem__(self, chosen: Any) -> Images:
         """Some of the images, by a slice, a mask or an array of indices. None is read from a file yet."""
-        if type(self.x) is np.ndarray:
-            return Images(self.x[chosen], self.y[chosen])
-        return Images(Selected(self.x, np.arange(len(self))[chosen]), self.y[chosen])
+        places = np.arange(len(self))[chosen]
+        x = self.x[chosen] if type(self.x) is np.ndarray else Selected(self.x, places)
+        return Images(x, self.y[chosen], self.names and Naming(self.names, places))
 
     def read(self, chosen: Any = slice(None)) -> Array:
         """Some of the images, all by default, as float32 (n, H, W, C) in 0…1."""

@@ -206,6 +206,13 @@ def strangers(seen: Inspection) -> Iterator[Finding]:
         yield Finding("other files", "note", what, others)
 
 
+def nested(seen: Inspection) -> Iterator[Finding]:
+    """Folders in class folders, which may have been meant as classes."""
+    if names := seen.data.nested:
+        what = f"{several(len(names), 'folder')} inside class folders: their images are of the class around them"
+        yield Finding("nested", "warning", what, names, "if they are the classes, name the folder that they lie in")
+
+
 def looks(seen: Inspection) -> Iterator[Finding]:
     for flag, kind, level, what in (
         (BLACK, "nearly black", "warning", "nearly black"),
@@ -244,4 +251,4 @@ def held_out(seen: Inspection) -> Iterator[Finding]:
         yield Finding("no test part", "note", "no part to test on: val is taken for it, and nothing is chosen by it")
 
 
-CHECKS = (unreadable, classes, copies, cases, strangers, looks, pixels, held_out)
+CHECKS = (unreadable, classes, copies, cases, strangers, nested, looks, pixels, held_out)

@@ -15,6 +15,7 @@ from juanji.errors import ArgumentError
 from juanji.graph import Array
 
 Box = tuple[float, float, float, float]
+MEANING = 2  # is raised when the same form comes to give other pixels, and what was kept must be decoded anew
 GAP = 2  # a JPEG is decoded smaller where it stays so many times as large as what is wanted; then it is averaged
 
 
@@ -68,6 +69,11 @@ class Form:
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
         return (*self.size, self.channels)
+
+    @property
+    def identity(self) -> str:
+        """What changes when the pixels do that an image becomes."""
+        return f"{self!r} {MEANING}"
 
     def read(self, file: str | Path | bytes, name: str = "image") -> Array:
         """The image in a file, or of its content, as uint8 (H, W, C). Raises DataError, as `read_image`."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from juanji.data.dataset import Naming
 from juanji.data.form import Form
 from juanji.data.images import ENDINGS, OTHER_ENDINGS, opened, upright_size
 from juanji.data.source import Source
@@ -38,8 +40,9 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def name(self, i: int) -> str:
-        """What people call image i."""
+    @property
+    def name(self) -> Callable[[int], str]:
+        """What people call image i, `name(i)`; it may be kept without the images."""
 
     def content(self, i: int) -> bytes:
         """The bytes of image i as they are kept, for telling duplicates."""
@@ -66,8 +69,9 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def name(self, i: int) -> str:
-        return self.source.label(int(self.chosen[i]))
+    @property
+    def name(self) -> Naming:
+        return Naming(self.source.label, self.chosen)
 
     def content(self, i: int) -> bytes:
         return self.source.read(int(self.chosen[i]))
@@ -107,8 +111,9 @@ class ImageArray:
     def __len__(self) -> int:
         return len(self.x)
 
-    def name(self, i: int) -> str:
-        return f"{self.origin}[{i}]"
+    @property
+    def name(self) -> Callable[[int], str]:
+        return functools.partial("{}[{}]".format, self.origin)
 
     def content(self, i: int) -> bytes:
         return self.x[i].tobytes()
@@ -146,6 +151,7 @@ class Labelled:
     empty    classes that have a folder and no image
     strays   images that lie in no class folder, and are not used
     foreign  files among them that are no images by their names, and are not used
+    nested   folders inside class folders, with images that are of the class around them
     """
 
     name: str
@@ -156,6 +162,7 @@ class Labelled:
     empty: tuple[str, ...] = ()
     strays: Sequence[str] = ()
     foreign: Sequence[str] = ()
+    nested: tuple[str, ...] = ()
 
 
 def is_image(name: str) -> bool:

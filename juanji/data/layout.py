@@ -12,6 +12,9 @@ from juanji.data.labelled import PART_NAMES, TRAIN, ImageFiles, Labelled, is_ima
 from juanji.data.source import Files, Names, Source, top_folder
 from juanji.errors import DataError
 
+RUN = {"config.json", "model.safetensors"}  # what every folder that `juanji train` made has
+TABLES = (".csv", ".tsv")
+
 
 def in_folders(name: str, source: Source) -> Labelled:
     """The images of a source, whose folders are classes, or parts (train, val, test) that hold classes.
@@ -36,6 +39,7 @@ def in_folders(name: str, source: Source) -> Labelled:
         empty=tuple(sorted(class_folders(source.folders, top, levels) - set(classes))),
         strays=selected(source.files.names, found.strays),
         foreign=selected(source.files.names, found.foreign),
+        nested=tuple(found.nested),
     )
 
 
@@ -52,6 +56,7 @@ class Found:
     parts: array[int] = field(default_factory=lambda: array("b"))
     strays: array[int] = field(default_factory=lambda: array("q"))
     foreign: array[int] = field(default_factory=lambda: array("q"))
+    nested: dict[str, None] = field(default_factory=dict)
 
     def add(self, i: int, file: str) -> None:
         if not is_image(file):
@@ -62,6 +67,8 @@ class Found:
             self.strays.append(i)
             return
         label = rest[0] if self.levels == 2 else first
+        if "/" in rest[-1]:
+            self.nested[file.removesuffix(rest[-1][rest[-1].index("/") :])] = None
         self.chosen.append(i)
         self.labels.append(self.classes.setdefault(label, len(self.classes)))
         self.parts.append(PART_NAMES[first.lower()] if self.levels == 2 else TRAIN)
@@ -109,11 +116,16 @@ def class_folders(folders: tuple[str, ...], top: str, levels: int) -> set[str]:
 
 
 def nothing_labelled(name: str, found: Found) -> DataError:
+    fix = "a folder for each class, with its images"
+    files = selected(found.files.names, found.foreign)
+    if {*files} >= RUN:
+        fix = "this is the folder of a run: name the folder of its images"
+    elif table := next((file for file in files if file.endswith(TABLES)), ""):
+        fix = f"if {table} says the labels, name it instead"
     foreign = f"{len(found.strays):,} images in no folder, {len(found.foreign):,} files that are no images"
-    table = next((file for file in selected(found.files.names, found.foreign) if file.endswith((".csv", ".tsv"))), "")
     return DataError(
         f"{name}: there are no labelled images",
         received=foreign if found.strays or found.foreign else "no files",
         rule="DATA/CLASS/image, or DATA/{train,val,test}/CLASS/image; PNG, JPEG, BMP, GIF, TIFF or WebP",
-        fix=f"if {table} says the labels, name it instead" if table else "a folder for each class, with its images",
+        fix=fix,
     )

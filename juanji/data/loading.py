@@ -7,16 +7,17 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from juanji.checks import counts, fraction, one_of
 from juanji.data.builtin import BUILT_IN
-from juanji.data.dataset import Dataset, Images
+from juanji.data.dataset import Dataset, Images, Naming
 from juanji.data.download import Progress, silent
 from juanji.data.form import RESIZE, Form
-from juanji.data.labelled import TEST, TRAIN, VAL, ImageArray, Labelled, has_other_format, several
-from juanji.data.origin import find
+from juanji.data.labelled import PARTS, TEST, TRAIN, VAL, ImageArray, Labelled, has_other_format, several
+from juanji.data.origin import find, in_memory
 from juanji.data.overview import common_size, own_channels
 from juanji.data.packed import Failures, pixels
 from juanji.data.split import SHARE, digests, split
@@ -76,12 +77,68 @@ def load(
     parts, failures = {}, Failures()
     for part in (TRAIN, VAL, TEST):
         wanted = replace(form, size=roomy(form.size, room)) if part == TRAIN else form
-        parts[part] = images_of(found, part, wanted, cache, failures, progress)
+        chosen = np.flatnonzero(found.part == part)
+        parts[part] = images_of(found, chosen, wanted, cache, failures, progress)
     if unreadable == "refuse":
         failures.refuse(found.name)
     check_classes(found.name, found.classes, parts[TRAIN].y)
     val = parts[VAL] if len(parts[VAL]) else None
     return Dataset(found.name, parts[TRAIN], parts[TEST], found.classes, val, resize)
+
+
+class Part(NamedTuple):
+    """The images of a part, "train", "val", "test" or "all", of data of this name, and the names of its classes."""
+
+    name: str
+    part: str
+    images: Images
+    classes: tuple[str, ...]
+
+
+def load_part(
+    data: str,
+    form: Form,
+    part: str | None = None,
+    *,
+    validation: float = 0.0,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    unreadable: str = "refuse",
+    progress: Progress = silent,
+) -> Part:
+    """A part of a dataset in a form, to judge a network by: there need be no images to train on, nor several classes.
+
+    part  "train", "val", "test" or "all"; by default "test" where the data has parts, and all images where it has none
+
+    The rest is as in `load`, which divides the data alike. Raises DataError for a part without images.
+    """
+    if data in BUILT_IN:
+        found = in_memory(built_in(data, form.size[0], form.channels, 1.0, validation, seed))
+    else:
+        found = find(data, data_dir, progress)
+        warn_of_unused(found)
+    part = part or ("all" if found.part is None else "test")
+    if part != "all" and data not in BUILT_IN:
+        found = with_parts(found, seed, True, validation)
+    chosen = np.arange(len(found.y)) if part == "all" else np.flatnonzero(found.part == PARTS.index(part))
+    check_part(found, part, chosen)
+    failures = Failures()
+    images = images_of(found, chosen, form, True, failures, progress)
+    if unreadable == "refuse":
+        failures.refuse(found.name)
+    return Part(found.name, part, images, found.classes)
+
+
+def check_part(found: Labelled, part: str, chosen: Array) -> None:
+    """Raise DataError for a part without images."""
+    if len(chosen):
+        return
+    counts = {name: np.count_nonzero(found.part == number) for number, name in enumerate(PARTS)}
+    raise DataError(
+        f"{found.name}: there are no images in the part {part!r}",
+        received=", ".join(f"{count:,} in {name}" for name, count in counts.items() if count),
+        fix="--part " + " or ".join([*(name for name, count in counts.items() if count), "all"]),
+    )
 
 
 def check_numbers(size: int | None, channels: int | None, room: float, validation: float) -> None:
@@ -148,7 +205,12 @@ def warn_of_unused(found: Labelled) -> None:
 def check_classes(name: str, classes: tuple[str, ...], y: Array) -> None:
     """Raise DataError for one class only, or one without an image to train on."""
     if len(classes) < 2:
-        raise DataError(f"{name}: there is only one class", received=", ".join(classes), rule="two or more")
+        raise DataError(
+            f"{name}: there is only one class",
+            received=", ".join(classes),
+            rule="two or more",
+            fix="name the folder that the class folders lie in, not one of them or one around it",
+        )
     missing = np.flatnonzero(np.bincount(y, minlength=len(classes)) == 0)
     if len(missing):
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
@@ -160,15 +222,16 @@ def check_classes(name: str, classes: tuple[str, ...], y: Array) -> None:
         )
 
 
-def images_of(found: Labelled, part: int, form: Form, keep: bool, failures: Failures, progress: Progress) -> Images:
-    """The images of a part in a form; those that cannot be read are left out, and added to the failures."""
-    chosen, samples = np.flatnonzero(found.part == part), found.samples
+def images_of(found: Labelled, chosen: Array, form: Form, keep: bool, failures: Failures, progress: Progress) -> Images:
+    """Those `chosen` among the images in a form; those that cannot be read are left out, and added to the failures."""
+    samples = found.samples
     if isinstance(samples, ImageArray):
         samples.check_channels(form.channels)
         if samples.x.shape[1:] == form.shape:
-            return Images(samples.x[chosen], found.y[chosen])
+            return Images(samples.x[chosen], found.y[chosen], Naming(samples.name, chosen))
     if not len(chosen):
         return Images(np.zeros((0, *form.shape), samples.dtype), found.y[chosen])
     x, bad = pixels(samples, chosen, form, keep, progress)
     failures.reasons.update({int(chosen[place]): reason for place, reason in bad.reasons.items()})
-    return Images(x, np.delete(found.y[chosen], list(bad.reasons)))
+    read = np.delete(chosen, list(bad.reasons))
+    return Images(x, found.y[read], Naming(samples.name, read))

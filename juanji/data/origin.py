@@ -13,7 +13,7 @@ from juanji.data.arrays import CIFAR, in_cifar, in_idx, in_npz, is_idx
 from juanji.data.builtin import BUILT_IN
 from juanji.data.dataset import Dataset
 from juanji.data.download import Progress, silent
-from juanji.data.labelled import TEST, TRAIN, VAL, ImageArray, Labelled
+from juanji.data.labelled import TEST, TRAIN, VAL, ImageArray, Labelled, is_image
 from juanji.data.layout import in_folders
 from juanji.data.public import PUBLIC, public
 from juanji.data.source import Folder
@@ -57,6 +57,9 @@ def find(data: str | os.PathLike[str], data_dir: str | Path | None = None, progr
         f"{name}: files of this kind are not read",
         received=path.suffix or "no ending",
         rule="; ".join(what for what, _, _ in KINDS),
+        fix="name the folder that its class folder lies in; what is on an image says juanji predict RUN IMAGE"
+        if is_image(name)
+        else "images in a folder for each class, or a table of their paths and labels",
     )
 
 
@@ -65,6 +68,7 @@ def not_there(name: str) -> DataError | KeyError:
         return DataError(f"{name}: there is no such file or folder", fix="check the path")
     error = unknown_name("dataset", name, [*BUILT_IN, *PUBLIC])
     error.rule += "; or the path of a folder or file"
+    error.fix = f"{error.fix} A folder of that name is not here" if error.fix else "check the path"
     return error
 
 

@@ -182,7 +182,7 @@ def key(samples: Samples, chosen: Array, form: Form) -> str:
     import PIL
 
     which = hashlib.sha256(chosen.tobytes()).hexdigest()
-    return cache.key(samples.identity, which, repr(form), PIL.__version__, MAGIC.decode())
+    return cache.key(samples.identity, which, form.identity, PIL.__version__, MAGIC.decode())
 
 
 def write(path: Path, samples: Samples, chosen: Array, form: Form, progress: Progress) -> None:

@@ -41,6 +41,11 @@ class Preprocessing:
         std[std < FLAT] = 1  # a channel of one value has nothing to scale
         return cls(size or (height, width), channels, tuple(mean.tolist()), tuple(std.tolist()), resize)
 
+    @property
+    def form(self) -> Form:
+        """The form of the images."""
+        return Form(self.size, self.channels, self.resize)
+
     def __call__(self, x: Array) -> Array:
         """Images (N, H, W, C) in 0…1, of this size, standardised."""
         return (x - np.asarray(self.mean, x.dtype)) / np.asarray(self.std, x.dtype)
@@ -51,4 +56,4 @@ class Preprocessing:
 
         name  what errors call it where only the content is given
         """
-        return Form(self.size, self.channels, self.resize).read(file, name).astype(np.float32) * np.float32(1 / 255)
+        return self.form.read(file, name).astype(np.float32) * np.float32(1 / 255)

@@ -24,6 +24,7 @@ PASSED_OVER = re.compile(
 )
 DEEPEST = 100
 FOLDERS_TO_DEPTH = 3  # a top folder, a part, a class
+Row = tuple[str, int, int]  # a name, a size, a stamp
 
 
 class Names(Sequence[str]):
@@ -70,7 +71,7 @@ class Files:
     stamps: Array
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[str, int, int]]) -> Files:
+    def of(cls, rows: Iterable[Row]) -> Files:
         sizes, stamps = array("q"), array("q")
 
         def named() -> Iterator[str]:
@@ -84,6 +85,17 @@ class Files:
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What people call files: their names, with where they lie. It holds no file open, as a source may."""
+
+    path: Path
+    names: Names
+
+    def __call__(self, i: int) -> str:
+        return os.path.join(self.path, self.names[i])
 
 
 class Source(ABC):
@@ -106,9 +118,10 @@ class Source(ABC):
         """Where what a decoder reads first of file i lies, or the first bytes: mostly enough for an image's size."""
         return self.path / self.files.names[i]
 
-    def label(self, i: int) -> str:
-        """The file's name for people, with where it lies."""
-        return os.path.join(self.path, self.files.names[i])
+    @property
+    def label(self) -> Labels:
+        """The name of file i for people, `label(i)`."""
+        return Labels(self.path, self.files.names)
 
     @property
     def identity(self) -> str:
@@ -129,7 +142,7 @@ class Folder(Source):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         folders: list[str] = []
-        self.files = Files.of(walk(self.path, folders))
+        self.files = Files.of(unrefused(walk(self.path, folders)))
         self.folders = tuple(folders)
 
     def read(self, i: int) -> bytes:
@@ -189,25 +202,45 @@ def passed_over(name: str) -> bool:
     return PASSED_OVER.search(name) is not None
 
 
-def walk(root: Path, folders: list[str]) -> Iterator[tuple[str, int, int]]:
-    """Name, size and time of every file beneath `root`, sorted; the names of folders are added to `folders`."""
+def walk(root: Path, folders: list[str]) -> Iterator[Row | DataError]:
+    """Name, size and time of every file beneath `root`, sorted, and why what is refused is, in its place.
+
+    The names of folders are added to `folders`.
+    """
     real = os.path.realpath(root)
 
-    def visit(folder: str, name: str, above: tuple[str, ...]) -> Iterator[tuple[str, int, int]]:
-        for entry in entries(folder):
+    def visit(folder: str, name: str, above: tuple[str, ...]) -> Iterator[Row | DataError]:
+        try:
+            found = entries(folder)
+        except DataError as error:
+            yield error
+            return
+        for entry in found:
             inner = f"{name}/{entry.name}" if name else entry.name
-            below = target(entry, real, above) if entry.is_symlink() else os.path.join(above[-1], entry.name)
-            if entry.is_dir():
-                if len(above) > DEEPEST:
-                    raise refused(entry.path, f"a folder more than {DEEPEST} folders deep")
+            try:
+                below = target(entry, real, above) if entry.is_symlink() else os.path.join(above[-1], entry.name)
+            except DataError as error:
+                yield error
+                continue
+            if entry.is_file():
+                state = entry.stat()
+                yield inner, state.st_size, state.st_mtime_ns
+            elif entry.is_dir() and len(above) > DEEPEST:
+                yield refused(entry.path, f"a folder more than {DEEPEST} folders deep")
+            elif entry.is_dir():
                 if inner.count("/") < FOLDERS_TO_DEPTH:
                     folders.append(inner)
                 yield from visit(entry.path, inner, (*above, below))
-            elif entry.is_file():
-                state = entry.stat()
-                yield inner, state.st_size, state.st_mtime_ns
 
     return visit(os.fspath(root), "", (real,))
+
+
+def unrefused(found: Iterable[Row | DataError]) -> Iterator[Row]:
+    """The files, if nothing is refused. Raises DataError for what is."""
+    for row in found:
+        if isinstance(row, DataError):
+            raise row
+        yield row
 
 
 def entries(folder: str) -> list[os.DirEntry[str]]:

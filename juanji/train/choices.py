@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from juanji import models
+from juanji.data import Dataset, Preprocessing
+from juanji.data.download import Progress, silent
+from juanji.engine.compiled import precision_here
 from juanji.errors import ArgumentError
+from juanji.models.registry import entry
+from juanji.nn.module import Module
 from juanji.train.defaults import Default, Facts, choose
-from juanji.train.folder import Config
+from juanji.train.folder import Config, load_images, place
 from juanji.train.recipe import Recipe
 
 RECIPE = tuple(each.name for each in fields(Recipe))
+PLACES = ("data", "data_dir", "weights")  # which may be paths
 EVERY_MODEL = ("name", "classes", "in_channels", "input_size", "seed")
 
 
@@ -19,9 +26,9 @@ EVERY_MODEL = ("name", "classes", "in_channels", "input_size", "seed")
 class Choices:
     """What a run is made of.
 
-    size     height and width of the images
+    size     height and width of the images; the network's own by default
     options  of the model, as `models.create` takes them
-    weights  what to begin with; see `beginning.begin`
+    weights  a run folder, a file, or hf:REPOSITORY, of weights to begin with: `beginning.begin`
     resize, data_dir, unreadable  as `data.load` takes them
     auto     which of "lr" and "batch" are measured before the run begins
     defaults what was chosen from the data, with reasons
@@ -29,8 +36,8 @@ class Choices:
 
     data: str
     model: str
-    size: int
     recipe: Recipe = field(default_factory=Recipe)
+    size: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     weights: str | None = None
     resize: str = "crop"
@@ -44,7 +51,7 @@ class Choices:
         """What is `given`, by the names of `Recipe`'s fields and of those here; for the rest what suits the data."""
         defaults = choose(facts, given)
         known = {default.name: default.value for default in defaults} | dict(given)
-        return cls(data, known["model"], known["size"], auto=auto, defaults=tuple(defaults)).changed(known)
+        return cls(data, known["model"], auto=auto, defaults=tuple(defaults)).changed(known)
 
     @classmethod
     def of_config(cls, config: Config) -> Choices:
@@ -52,7 +59,7 @@ class Choices:
         options = {key: value for key, value in config.model.items() if key not in EVERY_MODEL}
         shown = config.preprocessing
         return cls(
-            config.data, config.model["name"], shown.size[0], config.recipe, options, config.weights,
+            config.data, config.model["name"], config.recipe, shown.size[0], options, config.weights,
             shown.resize, config.data_dir, config.unreadable,
         )  # fmt: skip
 
@@ -63,7 +70,7 @@ class Choices:
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Raise ArgumentError where a run that goes on is asked to be another."""
-        changed = self.changed(given)
+        changed = self.changed(placed(given))
         for name in given:
             mine, theirs = (getattr(each.recipe if name in RECIPE else each, name) for each in (self, changed))
             if mine != theirs:
@@ -72,3 +79,45 @@ class Choices:
                     received=f"{name} {theirs!r}, where the run has {mine!r}",
                     fix="leave the option out, or begin another run with --init",
                 )
+
+    # What they make
+
+    @property
+    def side(self) -> int:
+        """Height and width of the images."""
+        own: int = entry(self.model)["input_size"]
+        return own if self.size is None else self.size
+
+    def settled(self) -> Choices:
+        """The same with the precision that the recipe's means on this machine."""
+        return self.changed({"precision": precision_here(self.recipe.precision)})
+
+    def load_data(self, progress: Progress = silent) -> Dataset:
+        return load_images(
+            self.data, self.recipe, self.side, resize=self.resize, data_dir=self.data_dir, unreadable=self.unreadable,
+            progress=progress,
+        )  # fmt: skip
+
+    def create(self, dataset: Dataset) -> Module:
+        """The network for a dataset, with its initial weights."""
+        return models.create(
+            self.model,
+            classes=len(dataset.classes),
+            in_channels=dataset.shape[2],
+            input_size=(self.side, self.side),
+            seed=self.recipe.seed,
+            **self.options,
+        )
+
+    def config(self, model: Module, dataset: Dataset, preprocessing: Preprocessing, recipe: Recipe) -> Config:
+        """What is written down of a run with these choices, and of what was made of them."""
+        paths = placed({name: value for name in PLACES if (value := getattr(self, name)) is not None})
+        return Config(
+            model.config, classes=dataset.classes, preprocessing=preprocessing, recipe=recipe,
+            unreadable=self.unreadable, **paths,
+        )  # fmt: skip
+
+
+def placed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given with its paths as a configuration has them, so that they can be found from any folder."""
+    return {name: place(value) if name in PLACES else value for name, value in given.items()}

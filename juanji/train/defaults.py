@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from juanji.data import PRESETS, Survey
+from juanji.data import BUILT_IN, PRESETS, survey
+from juanji.data.download import Progress, silent
 from juanji.models.registry import entry
 
 SMALL = 32  # pixels up to which images are drawings, digits or thumbnails, and networks have no strided stem
@@ -32,9 +33,11 @@ class Facts:
     grey: bool
 
     @classmethod
-    def of(cls, looked: Survey) -> Facts:
-        counts = looked.counts.get("train") or looked.counts["all"]
-        return cls(looked.name, counts, looked.size, looked.channels == 1)
+    def of(cls, data: str, data_dir: str | None = None, progress: Progress = silent) -> Facts:
+        """What a look at the data that `find` takes shows. Raises DataError where no image can be read."""
+        looked = survey(data, data_dir, progress)
+        counts = looked.counts.get("train") or looked.counts.get("all") or (0,) * len(looked.classes)
+        return cls(data if data in BUILT_IN else "", counts, looked.size, looked.channels == 1)
 
     @property
     def images(self) -> int:
@@ -104,7 +107,7 @@ def options(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
 
 
 def epochs(facts: Facts, known: Mapping[str, Any]) -> Reason:
-    number = min(max(round(SEEN / facts.images), 15), 100)
+    number = min(max(round(SEEN / max(facts.images, 1)), 15), 100)
     return number, f"{facts.images:,} images, each seen so often"
 
 

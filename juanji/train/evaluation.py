@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -75,6 +75,7 @@ class Evaluation:
     confidence  (N,), the probabilities of the predicted classes
     rank        (N,), how many classes were thought likelier than the true one
     losses      (N,), −ln of the probability of the true class
+    names       of a number below N: what people call that image; None where nothing but the number is known
     """
 
     classes: int
@@ -83,6 +84,7 @@ class Evaluation:
     confidence: Array
     rank: Array
     losses: Array
+    names: Callable[[int], str] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -185,6 +187,7 @@ class Evaluation:
     def mistake(self, index: int, names: Sequence[str]) -> dict[str, Any]:
         return {
             "index": int(index),
+            "image": f"image {index}" if self.names is None else self.names(int(index)),
             "true": names[self.labels[index]],
             "predicted": names[self.predicted[index]],
             "confidence": float(self.confidence[index]),
@@ -222,7 +225,7 @@ def evaluate_images(model: Module, images: Images, preprocessing: Preprocessing)
         )
     shape = images.x.shape
     batches = ((preprocessing(images.read(part)), images.y[part]) for part in slices(shape))
-    return judged(model, batches, batch_of(shape))
+    return replace(judged(model, batches, batch_of(shape)), names=images.names)
 
 
 def judged(model: Module, batches: Iterable[tuple[Array, Array]], batch: int) -> Evaluation:

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from juanji import models
-from juanji.data import Dataset, Preprocessing, load
+from juanji.data import BUILT_IN, PUBLIC, Dataset, Preprocessing, load
 from juanji.data.download import Progress, silent
 from juanji.errors import DataError, JuanjiError
 from juanji.graph import Array
@@ -23,6 +23,8 @@ from juanji.interop import load_weights, save_weights, write_atomically
 from juanji.nn.module import Module
 from juanji.train.evaluation import predict
 from juanji.train.history import Epoch
+from juanji.train.lock import NAME as LOCK
+from juanji.train.lock import held
 from juanji.train.pictures import learning_curve
 from juanji.train.recipe import Recipe
 from juanji.train.validation import SHARE
@@ -30,23 +32,31 @@ from juanji.train.validation import SHARE
 WEIGHTS, CONFIG, HISTORY, METRICS = "model.safetensors", "config.json", "history.csv", "metrics.json"
 CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.png"
 RANGE, RANGE_CURVE = "lr-range.csv", "lr-range.png"
+FIRST = (WEIGHTS, CHECKPOINT, RANGE, RANGE_CURVE)  # what is there before the configuration
+LEFTOVERS = ".*.tmp"  # of `write_atomically`
 LARGEST = 10_000_000  # bytes of a configuration; the names of a thousand classes take thirty thousand
 
 
-def new_folder(name: str, out: str | Path | None = None) -> Path:
-    """Make `out`, or the first free one of runs/NAME-1, runs/NAME-2, … Raises DataError where that cannot be done."""
+@contextlib.contextmanager
+def new_folder(name: str, out: str | Path | None = None) -> Iterator[Path]:
+    """Make `out`, or the first free one of runs/NAME-1, runs/NAME-2, …, and hold it inside.
+
+    Raises DataError where that cannot be done.
+    """
     try:
-        return free_folder(Path("runs"), name) if out is None else empty_folder(Path(out))
+        path = free_folder(Path("runs"), name) if out is None else empty_folder(Path(out))
     except OSError as error:
         raise DataError(
             f"{out or 'runs'}: the folder cannot be made",
             received=error.strerror or str(error),
             fix="name one, in a folder that may be written to: --out FOLDER",
         ) from None
+    with held(path):
+        yield empty_folder(path)  # still, now that nobody else can make it otherwise
 
 
 def empty_folder(path: Path) -> Path:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(each.name != LOCK for each in path.iterdir())):
         raise DataError(
             f"{path}: there is something already",
             rule="a run never overwrites another",
@@ -59,15 +69,25 @@ def empty_folder(path: Path) -> Path:
 def begun(path: Path) -> bool:
     """Whether there is a run in a folder that can be resumed. What is left of one that ended before it is removed.
 
-    The configuration is written after the first weights and the first checkpoint.
+    The configuration is written after the first weights and the first checkpoint. Raises DataError where another
+    process is in the folder.
     """
-    for leftover in path.glob(".*.tmp"):
-        leftover.unlink()
     if (path / CONFIG).exists():
         return True
-    for name in (WEIGHTS, CHECKPOINT, RANGE, RANGE_CURVE):
-        (path / name).unlink(missing_ok=True)
+    if path.is_dir():
+        with held(path):
+            for each in (*path.glob(LEFTOVERS), *(path / name for name in FIRST)):
+                each.unlink(missing_ok=True)
     return False
+
+
+@contextlib.contextmanager
+def resumed(path: Path) -> Iterator[None]:
+    """Inside, a folder with a run is held. What writing left, when it was ended, is removed."""
+    with held(path):
+        for leftover in path.glob(LEFTOVERS):
+            leftover.unlink()
+        yield
 
 
 def free_folder(parent: Path, name: str) -> Path:
@@ -177,6 +197,11 @@ def load_images(
     )
 
 
+def place(data: str) -> str:
+    """The data as they can be found from any folder: a name stays what it is, whatever lies here under it."""
+    return data if data in (*BUILT_IN, *PUBLIC) or not Path(data).exists() else str(Path(data).resolve())
+
+
 def save_run(path: Path, config: Config, model: Module, history: Sequence[Epoch], metrics: dict[str, Any]) -> None:
     """Write the files of a run, each whole or not at all."""
     save_weights(model, path / WEIGHTS, {"model": config.model["name"], "classes": list(config.classes)})
@@ -225,6 +250,8 @@ def load_run(path: str | Path) -> Run:
 
 
 def read_config(path: Path) -> Config:
+    """The configuration in a file, or in a run folder. Raises DataError, naming the file, for anything else."""
+    path = path / CONFIG if path.is_dir() else path
     try:
         if (size := path.stat().st_size) > LARGEST:
             raise damaged(path, f"{size:,} bytes")

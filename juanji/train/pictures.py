@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,8 +251,15 @@ def contact_sheet(
 def mistakes(images: Array, evaluation: Evaluation, chosen: Array, classes: Sequence[str], path: str | Path) -> None:
     """A contact sheet of images (n, H, W, C) in 0…1 that were answered wrongly, with indices `chosen` (n,)."""
     names = labels(classes)
-    told = (evaluation.mistake(index, names) for index in chosen)
-    captions = [f"{m['predicted']} {m['confidence']:.0%}\ntrue: {m['true']} {m['true_probability']:.0%}" for m in told]
+    captions = [mistake(evaluation.mistake(index, names)) for index in chosen]
     wrong = int((~evaluation.right).sum())
     title = f"the most confident of {wrong} mistakes on {len(evaluation)} images"
     contact_sheet(images, captions, path, title=title)
+
+
+def mistake(told: Mapping[str, Any]) -> str:
+    """What was said of an image, what it is, and the end of its name."""
+    name = Path(told["image"]).name
+    name = name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
+    name = name if legible(name) else f"image {told['index']}"
+    return f"{told['predicted']} {told['confidence']:.0%}\ntrue: {told['true']} {told['true_probability']:.0%}\n{name}"

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from juanji import models
 from juanji.data import Dataset, Preprocessing
 from juanji.data.download import Progress, silent
-from juanji.engine.compiled import precision_here
 from juanji.errors import DataError, JuanjiError
 from juanji.interop import Loaded, load_weights
-from juanji.models.registry import entry
 from juanji.nn.module import Module
 from juanji.train import pictures
 from juanji.train.beginning import begin
 from juanji.train.budget import largest_batch
 from juanji.train.callback import Callback
+from juanji.train.choices import Choices
 from juanji.train.folder import (
     CHECKPOINT,
     CONFIG,
@@ -28,16 +26,15 @@ from juanji.train.folder import (
     RANGE_CURVE,
     WEIGHTS,
     Config,
-    begun,
-    load_images,
     new_folder,
     read_config,
+    resumed,
     save_run,
     write_json,
 )
 from juanji.train.history import Epoch
+from juanji.train.lock import held
 from juanji.train.range import RangeTest, range_test
-from juanji.train.recipe import Recipe
 from juanji.train.trainer import Saving, Trainer
 
 
@@ -56,80 +53,43 @@ class Session(Callback):
     interrupted: bool = False
 
     @classmethod
-    def start(
-        cls,
-        data_name: str,
-        model_name: str,
-        recipe: Recipe,
-        out: str | Path | None = None,
-        size: int | None = None,
-        options: Mapping[str, Any] | None = None,
-        weights: str | None = None,
-        auto: Collection[str] = (),
-        *,
-        resize: str = "crop",
-        data_dir: str | None = None,
-        unreadable: str = "refuse",
-        progress: Progress = silent,
-    ) -> Session:
+    def start(cls, choices: Choices, out: str | Path | None = None, progress: Progress = silent) -> Session:
         """Load the data, create the network, and save it in a new folder, once nothing can be wrong any more.
 
-        size     height and width of the images, the model's own by default
-        options  of the model, as `models.create` takes them: {"stem": "small", "width": 0.5}
-        weights  a run folder, a file, or hf:REPOSITORY, of weights to begin with; a classifier for other classes begins
-                 anew, and kernels for images of other channels are adapted: `loaded` names both. See `beginning.begin`
-        auto     "lr" for that of a range test, "batch" for the largest that fits, in the place of the recipe's
-        resize, data_dir, unreadable, progress  as `data.load` takes them
+        out       the folder, new or empty; by default the first free one of runs/DATA-MODEL-1, runs/DATA-MODEL-2, …
+        progress  is called with what is going on, how much is done and of how much
 
-        The run keeps the precision that the recipe's means on this machine.
+        `loaded` then names what did not fit of the weights to begin with, and `measured` tells what was found where
+        the choices say `auto`. The run keeps the precision that the recipe's means on this machine.
         """
-        recipe = replace(recipe, precision=precision_here(recipe.precision))
-        size = entry(model_name)["input_size"] if size is None else size
-        dataset = load_images(
-            data_name, recipe, size, resize=resize, data_dir=data_dir, unreadable=unreadable, progress=progress
-        )
-        _, _, channels = dataset.shape
-        model = models.create(
-            model_name,
-            classes=len(dataset.classes),
-            in_channels=channels,
-            input_size=(size, size),
-            seed=recipe.seed,
-            **(options or {}),
-        )
-        preprocessing = Preprocessing.of(dataset.train, (size, size), resize)
-        if weights is None:
+        choices = choices.settled()
+        dataset = choices.load_data(progress)
+        model = choices.create(dataset)
+        preprocessing = Preprocessing.of(dataset.train, (choices.side, choices.side), choices.resize)
+        if choices.weights is None:
             model.begin_with(lambda count: preprocessing(dataset.train.read(slice(0, count))))
-        loaded = None if weights is None else begin(model, weights, dataset.classes)
-        trainer, measured, reasons = measure(Trainer(model, dataset, recipe, preprocessing=preprocessing), auto)
-        config = Config(
-            model.config,
-            place(data_name),
-            dataset.classes,
-            preprocessing,
-            trainer.recipe,
-            weights,
-            data_dir and place(data_dir),
-            unreadable,
-        )
-        session = cls(new_folder(f"{Path(data_name).stem}-{model_name}", out), config, trainer, loaded, reasons)
-        if measured:
-            measured.save(session.path / RANGE)
-            pictures.range_test(measured.rates, measured.losses, session.path / RANGE_CURVE, measured.chosen)
-        trainer.save(session.path / CHECKPOINT)
-        session.save()
+        loaded = None if choices.weights is None else begin(model, choices.weights, dataset.classes)
+        trainer = Trainer(model, dataset, choices.recipe, preprocessing=preprocessing)
+        trainer, measured, reasons = measure(trainer, choices.auto)
+        config = choices.config(model, dataset, preprocessing, trainer.recipe)
+        with new_folder(f"{Path(choices.data).stem}-{choices.model}", out) as path:
+            session = cls(path, config, trainer, loaded, reasons)
+            if measured:
+                measured.save(path / RANGE)
+                pictures.range_test(measured.rates, measured.losses, path / RANGE_CURVE, measured.chosen)
+            trainer.save(path / CHECKPOINT)
+            session.save()
         return session
 
     @classmethod
     def resume(cls, path: str | Path) -> Session:
         """The run in a folder where its last checkpoint left it, to end in the bits it would have ended in.
 
-        Raises DataError or WeightsError, naming the file, for a folder without a run or with a damaged one, and where
-        the images are not those it began with.
+        Raises DataError or WeightsError, naming the file, for a folder without a run or with a damaged one, where the
+        images are not those it began with, and where another process is training in it.
         """
         path = Path(path)
         config = read_config(path / CONFIG)
-        begun(path)
         if not (path / CHECKPOINT).exists():
             raise DataError(
                 f"{path}: this run cannot be resumed",
@@ -137,9 +97,10 @@ class Session(Callback):
                 fix=f"begin another one with its weights: juanji train DATA --init {path}",
             )
         trainer = Trainer(config.create(), config.load_data(), config.recipe, preprocessing=config.preprocessing)
-        trainer.load(path / CHECKPOINT)
-        if trainer.progress.finished:
-            load_weights(trainer.model, path / WEIGHTS)
+        with resumed(path):
+            trainer.load(path / CHECKPOINT)
+            if trainer.progress.finished:
+                load_weights(trainer.model, path / WEIGHTS)
         return cls(path, config, trainer)
 
     @property
@@ -163,11 +124,12 @@ class Session(Callback):
 
         every_steps, every_seconds  when to write the checkpoint, besides after every epoch; 0 for never
 
-        The folder is written after every epoch. KeyboardInterrupt is passed on.
+        The folder is written after every epoch. KeyboardInterrupt is passed on. Raises DataError where another process
+        is training in the folder.
         """
         self.trainer.callbacks = (self, *callbacks)
         self.trainer.saving = Saving(self.path / CHECKPOINT, every_steps, every_seconds)
-        with self.noted():
+        with held(self.path), self.noted():
             for _ in self.trainer.run():
                 pass
 
@@ -206,11 +168,6 @@ class Session(Callback):
             "seed": self.config.recipe.seed,
             "interrupted": self.interrupted,
         }
-
-
-def place(data_name: str) -> str:
-    """The data as they can be found from any folder."""
-    return str(Path(data_name).resolve()) if Path(data_name).exists() else data_name
 
 
 def measure(trainer: Trainer, auto: Collection[str]) -> tuple[Trainer, RangeTest | None, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from runtimes import checked, close, kinds, settled, with_onnxruntime
 import juanji as jj
 from juanji.cli import main
 from juanji.interop import save_onnx
-from juanji.train import Recipe, load_run
+from juanji.train import Choices, load_run
 from juanji.train.run import Session
 
 
@@ -19,7 +19,7 @@ from juanji.train.run import Session
 def run(tmp_path_factory):
     """The folder of a run that has not begun to train."""
     path = tmp_path_factory.mktemp("export") / "run"
-    session = Session.start("digits", "batchnorm_net", Recipe(), out=path)
+    session = Session.start(Choices("digits", "batchnorm_net"), path)
     settled(session.model)
     session.save()
     return path

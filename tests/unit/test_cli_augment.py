@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from juanji.cli import main
 from juanji.cli.augment import CELL, GAP, seen, sheet
 from juanji.data import PRESETS, Augment, Dataset, Images, batches, digits, read_image
+from juanji.train import Choices, Facts
 
 
 def call(capsys, *arguments):
@@ -17,7 +19,7 @@ def call(capsys, *arguments):
 def test_a_sheet_of_digits(capsys, tmp_path):
     path = tmp_path / "sheet.png"
     options = ["--augment", "handwriting", "--images", 3, "--epochs", 2, "--size", 12]
-    code, output, errors = call(capsys, "augment", "digits", "-o", path, *options)
+    code, output, errors = call(capsys, "augment", "digits", "-o", path, *options)  # nothing is chosen, nor told
     assert (code, errors) == (0, "")
     assert output == (
         f"{path}: 3 images of digits, as they are and in epochs 1 to 2; "
@@ -29,6 +31,26 @@ def test_a_sheet_of_digits(capsys, tmp_path):
     train = digits(12).train
     first = picture[GAP : cell : CELL // 12, GAP : cell : CELL // 12]
     assert (np.abs(train.x - first).max(axis=(1, 2, 3)) < 1 / 255).sum() == 1
+
+
+def test_what_is_not_given_is_chosen_as_training_chooses(capsys, tmp_path):
+    """The size, the changes, and room for random cuts, which training images are stored with."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        (tmp_path / "photos" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (60, 90, 3), np.uint8)).save(
+            tmp_path / "photos" / "ab"[i % 2] / f"{i}.png"
+        )
+    path, data = tmp_path / "sheet.png", str(tmp_path / "photos")
+    code, output, errors = call(capsys, "augment", data, "-o", path, "--images", 3, "--epochs", 1)
+    assert (code, errors) == (0, "")
+    first, last = output.splitlines()
+    assert first == "size 64: the images have 60×90 pixels in the median"
+    assert last.endswith(f"3 images of {data}, as they are and in epochs 1 to 1; {PRESETS['standard']}")
+    choices = Choices.of(data, Facts.of(data), {})
+    assert (choices.side, choices.recipe.augment) == (64, PRESETS["standard"])
+    shown = sheet(seen(choices.load_data(), choices.recipe.augment, 3, 1, 0))
+    assert np.abs(read_image(path) - shown).max() < 1 / 255
 
 
 def test_it_shows_what_training_sees():

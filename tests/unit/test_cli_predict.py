@@ -202,21 +202,36 @@ def test_links_that_lead_back(tree):
     names, errors = told("tree")
     assert names == ["tree/a.png", "tree/b/1.png", "tree/b/c/2.PNG", "tree/z/1.png", "tree/z/c/2.PNG"]
     assert [error.splitlines()[0] for error in errors] == [
-        "tree/b/loop: this link leads back to a folder around it",
-        "tree/z/loop: this link leads back to a folder around it",
+        f"{os.path.join('tree', 'b', 'loop')}: this is refused",
+        f"{os.path.join('tree', 'z', 'loop')}: this is refused",
     ]
+    assert "a link that leads round in a circle" in errors[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights that users of Windows lack")
+def test_links_out_and_names_that_lead_out_are_refused_as_in_training(tree):
+    """In a folder that alone; of an archive, what follows it too."""
+    (tree / "out.png").write_bytes(LEFT)
+    (tree / "tree" / "a.png").unlink()
+    (tree / "tree" / "a.png").symlink_to(tree / "out.png")
+    names, errors = told("tree")
+    assert names == ["tree/b/1.png", "tree/b/c/2.PNG"]
+    assert "a.png: this is refused\n  received  a link out of the data, to " in errors[0]
+    with zipfile.ZipFile("out.zip", "w") as archive:
+        archive.writestr("../x.png", LEFT)
+    assert "a name that leads out of the archive" in told("out.zip")[1][0]
 
 
 def test_folders_that_may_not_be_read(tree, monkeypatch):
-    def listdir(path, listed=os.listdir):
+    def scandir(path, listed=os.scandir):
         if str(path).endswith("b"):
             raise PermissionError(13, "Permission denied")
         return listed(path)
 
-    monkeypatch.setattr(module.os, "listdir", listdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     names, errors = told("tree")
     assert len(names) == 1
-    assert "the folder cannot be read\n  received  Permission denied" in errors[0]
+    assert "the file cannot be read\n  received  Permission denied" in errors[0]
 
 
 @pytest.mark.parametrize("ending", ["zip", "tar"])

@@ -15,10 +15,12 @@ from juanji.cli import main
 from juanji.cli.options import seconds
 from juanji.data import PRESETS
 from juanji.errors import ArgumentError, DataError
+from juanji.interop import save_weights
 from juanji.train import Choices, Display, Epoch, Facts, Recipe, Session, Step, TensorBoard, load_run
 from juanji.train.beginning import begin
 from juanji.train.defaults import choose
 from juanji.train.display import line
+from juanji.train.folder import place
 from juanji.train.tensorboard import append, crc32c, event, masked, scalars, varint
 
 
@@ -62,7 +64,7 @@ def test_the_digits_keep_what_was_found_for_them():
     choices = Choices.of("digits", DIGITS, {})
     assert choices.recipe == Recipe()
     assert (choices.model, choices.size, choices.options) == ("lenet5", 28, {})
-    found = Facts.of(jj.data.survey("digits"))
+    found = Facts.of("digits")
     assert (found.name, found.images, found.size, found.grey) == ("digits", 1201, (28, 28), True)
 
 
@@ -115,6 +117,14 @@ def test_a_folder_is_trained_on(photographs, capsys, tmp_path):
     assert code == 0
     one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "rs")
     assert one == other
+
+
+def test_a_name_stays_a_name_whatever_lies_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert place("digits") == "digits"
+    assert place("./digits") == str((tmp_path / "digits").resolve())
+    assert place("gone") == "gone"
 
 
 def test_images_that_cannot_be_read(photographs, capsys, tmp_path):
@@ -234,6 +244,18 @@ def test_a_run_begins_with_another(capsys, tmp_path):
     assert load_run(tmp_path / "b").config.weights == str(tmp_path / "a")
 
 
+def test_quiet_tells_what_did_not_fit(capsys, tmp_path):
+    model = jj.models.create("perceptron", in_channels=1)
+    for classes, told in (("0123456789", []), ("abcdefghij", ["layers.3.weight, layers.3.bias begin anew"])):
+        file = tmp_path / f"{classes}.safetensors"
+        save_weights(model, file, {"model": "perceptron", "classes": list(classes)})
+        code, output, _ = perceptron(capsys, tmp_path / classes, "--init", file, "--quiet")
+        first, *rest = [f"weights of {file}; {text}" for text in told] + ["test accuracy"]
+        assert code == 0
+        assert output.startswith(first)
+        assert output.count("\n") == 1 + len(rest)
+
+
 # What is shown
 
 ROW = Epoch(3, 1.0, 0.5, 0.9, 0.625, None, None, 0.01, 2.0)
@@ -334,7 +356,7 @@ def test_events_that_cannot_be_written(tmp_path):
 
 
 def test_sessions_are_told_of_epochs(tmp_path):
-    session = Session.start("digits", "perceptron", Recipe(epochs=1), tmp_path / "r")
+    session = Session.start(Choices("digits", "perceptron", Recipe(epochs=1)), tmp_path / "r")
     session.train([TensorBoard(session.path)])
     assert len(list(session.path.glob("events*"))) == 1
     assert np.isfinite(session.history[0].train_loss)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from juanji.data import find, load, survey
+from juanji.data import check, find, load, survey
 from juanji.data.arrays import CIFAR, in_cifar, in_idx, in_npz
 from juanji.data.labelled import TEST, TRAIN, VAL
 from juanji.data.tables import in_table
@@ -144,7 +144,7 @@ def test_names_that_stand_for_nothing(tmp_path):
     with pytest.raises(DataError, match=r"photos/mine: there is no such file or folder"):
         find("photos/mine")
     (tmp_path / "x.doc").touch()
-    with pytest.raises(DataError, match=r"x\.doc: files of this kind are not read[\s\S]*\.doc[\s\S]*\.npz"):
+    with pytest.raises(DataError, match=r"x\.doc: files of this kind are not read[\s\S]*\.npz[\s\S]*or a table"):
         find(tmp_path / "x.doc")
 
 
@@ -432,3 +432,27 @@ def test_a_survey_of_nothing_that_can_be_read(tmp_path):
     (tmp_path / "a/1.png").write_text("no image")
     with pytest.raises(DataError, match=r"none of the images can be read[\s\S]*1 looked at[\s\S]*juanji check"):
         survey(tmp_path)
+
+
+RUN = ("run/config.json", "run/model.safetensors", "run/curve.png")
+
+
+def test_what_is_named_by_mistake(tmp_path):
+    """An image, a run's folder, a name of nothing, a folder around the class folders: each is told what to name."""
+    for name in ("a/w/x/cat/1.png", "a/w/x/dog/1.png", *RUN, "1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / name, "PNG")
+    for name, text in (
+        (
+            "1.png",
+            r"files of this kind are not read[\s\S]*the folder that its class folder lies in; .*predict RUN",
+        ),
+        ("run", r"no labelled images[\s\S]*this is the folder of a run: name the folder of its images"),
+        ("a", r"there is only one class\n  received  x\n  rule      two or more\n  fix       name the folder that the"),
+    ):
+        with pytest.raises(DataError, match=text):
+            load(tmp_path / name, 4)
+    findings = {finding.kind: finding.names for finding in check(tmp_path / "a").findings}
+    assert findings["nested"] == ("w/x/cat", "w/x/dog")
+    with pytest.raises(UnknownNameError, match=r"named 'q'\n.*or the path of a folder or file\n  fix       check the"):
+        find("q")

@@ -341,6 +341,13 @@ def test_images_are_decoded_once(photos, cache, monkeypatch):
     assert np.array_equal(first.test.y, second.test.y)
 
 
+def test_what_forms_meant_before_is_not_used_any_more(photos, monkeypatch):
+    load(photos, 8)
+    monkeypatch.setattr("juanji.data.form.MEANING", 0)
+    monkeypatch.setattr(Form, "read", lambda form, file, name: np.full(form.shape, 7, np.uint8))
+    assert (np.asarray(load(photos, 8).test.x) == 7).all()
+
+
 def test_other_content_and_other_choices_are_other_files(photos, cache):
     def more(**options):
         before = set(files(cache)) if cache.exists() else set()

@@ -114,6 +114,7 @@ def test_mistakes(channels, drawn, tmp_path):
     assert captions[0].splitlines() == [
         f"{first['predicted']} {first['confidence']:.0%}",
         f"true: {first['true']} {first['true_probability']:.0%}",
+        f"image {chosen[0]}",
     ]
 
 
@@ -160,3 +161,14 @@ def test_pyplot_stays_out(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert result.stdout.strip() == "False False"
+
+
+def test_a_mistake_is_told_by_the_end_of_its_name():
+    told = {"index": 3, "true": "cat", "predicted": "dog", "confidence": 0.9, "true_probability": 0.1}
+    for name, shown in [
+        ("photos/cat/猫.png" if pictures.legible("猫") else "photos/cat/1.png", None),
+        ("photos/a very long name of a photograph.png", "…ame of a photograph.png"),
+        ("photos/\udcff.png", "image 3"),
+    ]:
+        caption = pictures.mistake({**told, "image": name})
+        assert caption == f"dog 90%\ntrue: cat 10%\n{shown or name.rpartition('/')[2]}"

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import juanji as jj
 from juanji.cell import Cell
@@ -19,7 +20,7 @@ from juanji.cli.options import seconds
 from juanji.data import Dataset, Images
 from juanji.errors import ArgumentError, DataError, WeightsError
 from juanji.interop import files
-from juanji.train import Callback, Recipe, Saving, Session, Trainer, load_run
+from juanji.train import Callback, Choices, Recipe, Saving, Session, Trainer, load_run
 from juanji.train.checkpoint import load_checkpoint, save_checkpoint
 
 # Everything a checkpoint has to hold: statistics, random numbers, averages, the best weights, what changed in an epoch.
@@ -362,7 +363,7 @@ def test_killed_at_twenty_random_moments(reference, tmp_path):
 def run(tmp_path_factory):
     """A run that was interrupted in its second epoch."""
     out = tmp_path_factory.mktemp("interrupted") / "run"
-    session = Session.start("digits", "perceptron", Recipe(epochs=2), out)
+    session = Session.start(Choices("digits", "perceptron", Recipe(epochs=2)), out)
     with pytest.raises(KeyboardInterrupt):
         session.train([StopAfter(25)])
     return out
@@ -397,6 +398,7 @@ def test_resume_by_the_name_of_the_run(run, capsys):
         (["--resume", "nowhere"], "nowhere: this is not a run folder"),
         (["--resume", "RUN", "--epochs", "9"], "epochs 9, where the run has 2"),
         (["--resume", "RUN", "--model", "lenet5"], "model 'lenet5', where the run has 'perceptron'"),
+        (["--resume", "mnist", "--out", "RUN"], "data 'mnist', where the run has 'digits'"),
     ],
 )
 def test_what_cannot_be_resumed(run, arguments, text, capsys, tmp_path, monkeypatch):
@@ -415,6 +417,23 @@ def test_a_configuration_begins_a_run_or_goes_on_with_it(run, capsys, tmp_path):
     arguments[2] = tmp_path / "config.json"
     code, _, errors = call(capsys, *arguments)
     assert (code, "which is not that of" in errors) == (2, True)
+
+
+def test_relative_paths_are_the_same_when_a_run_goes_on(capsys, tmp_path, monkeypatch):
+    """Of images, of what it begins with, and in a configuration."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        (tmp_path / "photos" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "photos" / "ab"[i % 2] / f"{i}.png")
+    common = ["--model", "perceptron", "--size", "8", "--epochs", "1", "--quiet"]
+    assert call(capsys, "train", "photos", "--out", "first", *common)[0] == 0
+    again = ["--out", "second", "--init", "first", "--resume"]
+    for arguments in (["photos", *common], ["photos", *common], ["--config", "second"]):
+        code, _, errors = call(capsys, "train", *arguments, *again)
+        assert code == 0, errors
+    config = load_run("second").config
+    assert (config.data, config.weights) == (str((tmp_path / "photos").resolve()), str((tmp_path / "first").resolve()))
 
 
 def test_a_run_without_checkpoint(run, tmp_path, capsys):

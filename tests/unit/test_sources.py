@@ -450,3 +450,19 @@ def test_a_million_files_take_bounded_memory(monkeypatch, tmp_path):
     assert found.classes[9] == "class9"
     assert kept < 100
     assert peak < 160
+
+
+def test_classes_in_zips_whose_names_are_utf_8_without_saying_so(tmp_path):
+    """As Info-ZIP writes them."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("猫/1.png", "über/1.png"):
+            archive.writestr(name, b"x")
+    data = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+        place = data.find(header)
+        while place >= 0:
+            data[place + flags] &= ~8
+            place = data.find(header, place + 1)
+    path.write_bytes(data)
+    assert list(Archive(path).files.names) == ["über/1.png", "猫/1.png"]

@@ -25,7 +25,7 @@ from juanji.nn.module import Module
 from juanji.ops import cross_entropy
 from juanji.optim import SGD
 from juanji.tensor import Tensor
-from juanji.train import Callback, Recipe, Session, Stepper, evaluate, fit, folder, load_run, predict
+from juanji.train import Callback, Choices, Recipe, Session, Stepper, evaluate, fit, folder, load_run, predict
 from juanji.train.evaluation import inference
 
 
@@ -59,6 +59,9 @@ class Net(Network):
         self.scale = Scale()
         self.hidden = Dense(16, 32)
         self.out = Dense(32, classes)
+
+    def begin_with(self, images):
+        """Its first weights are not taken from images."""
 
     def forward(self, x):
         return self.out(ops.relu(self.hidden(self.scale(x.reshape(x.shape[0], -1)))))
@@ -414,7 +417,7 @@ def session(tmp_path, monkeypatch):
 
     monkeypatch.setattr("juanji.models.create", create)
     monkeypatch.setitem(__import__("juanji.models").models.MODELS, "net", {"input_size": 4})
-    return lambda recipe=RECIPE, out=None: Session.start("bars", "net", recipe, out)
+    return lambda recipe=RECIPE, out=None: Session.start(Choices("bars", "net", recipe), out)
 
 
 def test_a_run_leaves_everything_in_its_folder(session):
@@ -486,7 +489,7 @@ def test_folders_that_cannot_be_made_are_named(session, tmp_path):
 def test_nothing_is_made_for_a_run_that_cannot_begin(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UnknownNameError):
-        Session.start("digitz", "lenet5", Recipe())
+        Session.start(Choices("digitz", "lenet5"))
     assert not list(tmp_path.iterdir())
 
 
