@@ -25,7 +25,6 @@ from juanji.train.evaluation import predict
 from juanji.train.history import Epoch
 from juanji.train.lock import NAME as LOCK
 from juanji.train.lock import held
-from juanji.train.pictures import learning_curve
 from juanji.train.recipe import Recipe
 from juanji.train.validation import SHARE
 
@@ -211,8 +210,6 @@ def save_run(path: Path, config: Config, model: Module, history: Sequence[Epoch]
     table.writerow([field.name for field in fields(Epoch)])
     table.writerows(asdict(row).values() for row in history)
     write_atomically(path / HISTORY, rows.getvalue().encode())
-    if history:
-        learning_curve(history, path / CURVE)
     write_json(path / METRICS, metrics)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from juanji.train.choices import Choices
 from juanji.train.folder import (
     CHECKPOINT,
     CONFIG,
+    CURVE,
     METRICS,
     RANGE,
     RANGE_CURVE,
@@ -37,6 +39,9 @@ from juanji.train.lock import held
 from juanji.train.range import RangeTest, range_test
 from juanji.train.trainer import Saving, Trainer
 
+SHARE = 0.05  # of a training's time, which drawing its curve may take
+LOOK = 0.5  # seconds that it takes the first time
+
 
 @dataclass(eq=False)
 class Session(Callback):
@@ -51,6 +56,8 @@ class Session(Callback):
     loaded: Loaded | None = None
     measured: tuple[str, ...] = ()  # what `auto` has found, as text
     interrupted: bool = False
+    drawing: float = 0.0  # seconds that drawing has taken
+    begun: float = field(default_factory=time.perf_counter)
 
     @classmethod
     def start(cls, choices: Choices, out: str | Path | None = None, progress: Progress = silent) -> Session:
@@ -124,7 +131,8 @@ class Session(Callback):
 
         every_steps, every_seconds  when to write the checkpoint, besides after every epoch; 0 for never
 
-        The folder is written after every epoch. KeyboardInterrupt is passed on. Raises DataError where another process
+        The folder is written after every epoch, the learning curve where that takes little of the time, and at the end.
+        KeyboardInterrupt is passed on. Raises DataError where another process
         is training in the folder.
         """
         self.trainer.callbacks = (self, *callbacks)
@@ -144,10 +152,22 @@ class Session(Callback):
                 if isinstance(error, KeyboardInterrupt) and self.trainer.settled:
                     self.trainer.keep()
                 write_json(self.path / METRICS, self.metrics())
+                self.draw()
             raise
+        else:
+            self.draw()
 
     def on_epoch(self, trainer: Trainer, row: Epoch) -> None:
         self.save()
+        if max(self.drawing, LOOK) < SHARE * (time.perf_counter() - self.begun):
+            self.draw()
+
+    def draw(self) -> None:
+        """The learning curve, anew."""
+        start = time.perf_counter()
+        if self.history:
+            pictures.learning_curve(self.history, self.path / CURVE)
+        self.drawing += time.perf_counter() - start
 
     def save(self) -> None:
         save_run(self.path, self.config, self.model, self.history, self.metrics())
