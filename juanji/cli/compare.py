@@ -18,7 +18,7 @@ from juanji.errors import ArgumentError
 from juanji.table import aligned
 from juanji.train import Evaluation, Run, evaluate_images, load_run
 from juanji.train.evaluation import slices
-from juanji.train.folder import LARGEST, METRICS, WEIGHTS, damaged
+from juanji.train.folder import METRICS, WEIGHTS, damaged, read_json
 from juanji.train.metrics import mcnemar
 
 SIGNIFICANT = 0.05
@@ -76,7 +76,12 @@ def compare(
       juanji compare runs/* --data new-photos --json
     """
     if len(runs) < 2:
-        raise ArgumentError("compare: there is nothing to compare with", received=str(runs[0]), rule="two runs or more")
+        raise ArgumentError(
+            "compare: there is nothing to compare with",
+            received=str(runs[0]),
+            rule="two runs or more",
+            fix=f"juanji compare {runs[0]} ANOTHER, or juanji evaluate {runs[0]}",
+        )
     first = load_run(runs[0])
     judged = [judge(first if path == runs[0] else load_run(path), first, data, part) for path in runs]
     pairs = [pair(judged[0], other) for other in judged[1:]]
@@ -111,9 +116,7 @@ def metrics_of(run: Run) -> dict[str, Any]:
     """What the run's metrics.json holds. Raises DataError, naming it, where it cannot be read."""
     path = run.path / METRICS
     try:
-        if path.stat().st_size > LARGEST:
-            raise ValueError(f"{path.stat().st_size:,} bytes")
-        values = json.loads(path.read_text("utf-8"))
+        values = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, str(error)) from None
     if not isinstance(values, dict):

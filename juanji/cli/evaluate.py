@@ -14,7 +14,7 @@ import typer
 from juanji.cli.parts import Parts, judged_on
 from juanji.cli.status import first_call, status
 from juanji.data import Images
-from juanji.errors import DataError
+from juanji.interop.files import made
 from juanji.table import aligned, width
 from juanji.train import Evaluation, evaluate_images, load_run
 
@@ -140,14 +140,7 @@ def draw(result: Evaluation, images: Images, classes: Sequence[str], out: Path) 
     """Write the pictures into the folder `out`, which is made where need be, and return their paths."""
     from juanji.train import pictures
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{out}: the folder cannot be made",
-            received=error.strerror or str(error),
-            fix="name one, in a folder that may be written to: --out FOLDER",
-        ) from None
+    made(out, "name one, in a folder that may be written to: --out FOLDER")
     matrix, diagram, sheet = out / "confusion.png", out / "reliability.png", out / "mistakes.png"
     pictures.confusion(result, classes, matrix)
     pictures.reliability(result, diagram)

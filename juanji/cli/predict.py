@@ -65,7 +65,9 @@ def predict(
       find . -name '*.jpg' | juanji predict runs/flowers-resnet18-1 - --list --json
     """
     if as_json and as_csv:
-        raise ArgumentError("predict: --json or --csv", received="both", rule="one form of the output")
+        raise ArgumentError(
+            "predict: --json or --csv", received="both", rule="one form of the output", fix="leave one out"
+        )
     if listed and "-" not in paths:
         raise ArgumentError(
             "predict: --list says how standard input is read",

@@ -57,7 +57,11 @@ def fetch(file: File, mirrors: Sequence[str], folder: Path, progress: Progress =
             except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
                 reasons[mirror] = str(error) or type(error).__name__
             except OSError as error:
-                raise DataError(f"{part}: the file cannot be written", received=error.strerror or str(error)) from None
+                raise DataError(
+                    f"{part}: the file cannot be written",
+                    received=error.strerror or str(error),
+                    fix="name a folder that may be written to, on a disk with room: --data-dir FOLDER",
+                ) from None
     raise DataError(
         f"{file.name}: the file cannot be downloaded",
         received="\n            ".join(f"{mirror}: {reason}" for mirror, reason in reasons.items()),

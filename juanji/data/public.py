@@ -9,7 +9,7 @@ from pathlib import Path
 from juanji.data.arrays import CIFAR, in_cifar, in_idx
 from juanji.data.download import File, Progress, fetch, silent, unfinished
 from juanji.data.labelled import Labelled
-from juanji.errors import DataError
+from juanji.interop.files import made
 from juanji.kernels import cache
 
 
@@ -89,11 +89,7 @@ def public(name: str, data_dir: str | Path | None = None, progress: Progress = s
     for folder in (place, place / name, place / wanted.folder):
         if is_there(folder, wanted):
             return replace(wanted.read(folder), name=name, classes=wanted.classes)
-    folder = place / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be made", received=error.strerror or str(error)) from None
+    folder = made(place / name, "name one, in a folder that may be written to: --data-dir FOLDER")
     for file in wanted.files:
         if not (folder / file.name).exists():
             fetch(file, wanted.mirrors, folder, progress)

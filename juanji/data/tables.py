@@ -76,7 +76,11 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise bad_row(path, 0, str(error)[:200]) from None
     except OSError as error:
-        raise DataError(f"{path}: the table cannot be read", received=error.strerror or str(error)) from None
+        raise DataError(
+            f"{path}: the table cannot be read",
+            received=error.strerror or str(error),
+            fix="make it readable, or name another",
+        ) from None
 
 
 def find_columns(path: Path, row: Sequence[str]) -> tuple[tuple[int, int, int | None], bool]:

@@ -10,6 +10,17 @@ from pathlib import Path
 from juanji.errors import DataError
 
 
+def made(folder: Path, fix: str) -> Path:
+    """The folder, made with those around it where need be. Raises DataError, with what to do, where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the folder cannot be made", received=error.strerror or str(error), fix=fix
+        ) from None
+    return folder
+
+
 def write_atomically(file: str | Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file whole or not at all: under another name first, then put in its place.
 

@@ -75,6 +75,7 @@ class Airbench(Network):
                 f"{name}: the images are too small",
                 received=f"{input_size[0]}×{input_size[1]}",
                 rule=f"at least {least}×{least}: a patch of 2×2, and {len(channels)} times half of what is left",
+                fix="larger images, or fewer channels=, one number a block",
             )
         self.whiten = Conv2d(in_channels, 8 * in_channels, 2, bias=False)
         c, blocks = 8 * in_channels, list[Module]()

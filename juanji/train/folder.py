@@ -246,13 +246,18 @@ def load_run(path: str | Path) -> Run:
     return Run(path, config, model.eval())
 
 
+def read_json(path: Path) -> Any:
+    """What a file of a run holds. Raises DataError for one that is too large, and what reading JSON raises."""
+    if (size := path.stat().st_size) > LARGEST:
+        raise damaged(path, f"{size:,} bytes")
+    return json.loads(path.read_text("utf-8"))
+
+
 def read_config(path: Path) -> Config:
     """The configuration in a file, or in a run folder. Raises DataError, naming the file, for anything else."""
     path = path / CONFIG if path.is_dir() else path
     try:
-        if (size := path.stat().st_size) > LARGEST:
-            raise damaged(path, f"{size:,} bytes")
-        return Config.from_dict(json.loads(path.read_text("utf-8")))
+        return Config.from_dict(read_json(path))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{path.parent}: this is not a run folder",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,6 @@ class Session(Callback):
     measured: tuple[str, ...] = ()  # what `auto` has found, as text
     interrupted: bool = False
     drawing: float = 0.0  # seconds that drawing has taken
-    begun: float = field(default_factory=time.perf_counter)
 
     @classmethod
     def start(cls, choices: Choices, out: str | Path | None = None, progress: Progress = silent) -> Session:
@@ -159,7 +158,7 @@ class Session(Callback):
 
     def on_epoch(self, trainer: Trainer, row: Epoch) -> None:
         self.save()
-        if max(self.drawing, LOOK) < SHARE * (time.perf_counter() - self.begun):
+        if max(self.drawing, LOOK) < SHARE * self.seconds:
             self.draw()
 
     def draw(self) -> None:

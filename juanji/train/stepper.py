@@ -78,8 +78,9 @@ class Stepper:
 
     def taken(self, compiled: Compiled, function: Callable[..., Found], *args: Any) -> tuple[float, int]:
         """A function of (images, labels, …) to (loss, right), on a plan or on the definitions."""
-        args = tuple(map(Tensor, args))
-        loss, right = self.defined(function, *args) if on_definitions() else compiled(*args)
+        # A plan reads arrays where they lie; a tensor is a copy.
+        plain = on_definitions()
+        loss, right = self.defined(function, *map(Tensor, args)) if plain else compiled(*map(np.asarray, args))
         return float(loss), int(right)
 
     # What a plan does

@@ -56,7 +56,11 @@ class TensorBoard(Callback):
             with self.path.open("ab") as file:
                 append(file, data)
         except OSError as error:
-            raise DataError(f"{self.path}: the file cannot be written", received=error.strerror or str(error)) from None
+            raise DataError(
+                f"{self.path}: the file cannot be written",
+                received=error.strerror or str(error),
+                fix="make room on the disk, or train without --tensorboard; the run can be resumed",
+            ) from None
 
 
 def append(file: BinaryIO, data: bytes) -> None:

@@ -300,6 +300,7 @@ class Trainer:
                 at=str(path),
                 received=differences(state["recipe"], self.recipe.to_dict()),
                 rule="a run is resumed with the choices that it began with",
+                fix="resume it with those, or begin another one with its weights",
             )
         if state["data"] != fingerprint(self.dataset):
             raise DataError(

@@ -13,10 +13,7 @@ from juanji.cli import main
 from juanji.data import check, load
 from juanji.errors import DataError
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("JUANJI_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def picture(seed=0, height=20, width=24, mode="RGB"):

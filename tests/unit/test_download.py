@@ -22,13 +22,11 @@ FILE = File("file.bin", len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    place = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("JUANJI_CACHE", str(place))
+def cache(own_cache, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 2.0)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    return place
+    return own_cache
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

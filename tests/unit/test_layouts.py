@@ -1,6 +1,5 @@
 """What folders, tables and files of arrays mean: classes, parts, labels."""
 
-import contextlib
 import gzip
 import io
 import struct
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import only_about
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,20 +20,7 @@ from juanji.data.labelled import TEST, TRAIN, VAL
 from juanji.data.tables import in_table
 from juanji.errors import DataError, UnknownNameError
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("JUANJI_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@contextlib.contextmanager
-def only_about(name):
-    """Lets a DataError pass that names the file; every other error fails the test."""
-    try:
-        yield
-    except DataError as error:
-        if name not in str(error):
-            raise
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def png(value=0, size=(4, 4), mode="RGB"):

@@ -24,10 +24,8 @@ from juanji.errors import ArgumentError, DataError
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    place = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("JUANJI_CACHE", str(place))
-    return place / "images"
+def cache(own_cache):
+    return own_cache / "images"
 
 
 def noise(height=12, width=16, channels=3, seed=0):

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hostile import only_about
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,19 +31,7 @@ HIDDEN = {".DS_Store": b"x", "a/.hidden.png": b"x", "__MACOSX/a/x.png": b"x", "b
 ENDINGS = ("zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz")
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("JUANJI_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@contextlib.contextmanager
-def only_about(name):
-    """Lets a DataError pass that names the file; every other error fails the test."""
-    try:
-        yield
-    except DataError as error:
-        if name not in str(error):
-            raise
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def write_tree(root, files):
