@@ -7,7 +7,9 @@ waits for a thread that has nothing in hand. `run(entries, phases, counters, cou
 
 from __future__ import annotations
 
-ROUNDS = 2000  # of spinning before a thread sleeps: some tens of microseconds, about what waking it costs
+# Of spinning before a thread sleeps: a few tenths of a millisecond. Waking it costs less, but on a shared machine
+# threads lag behind each other; with a tenth of this they fell asleep at every turn, and a step of 3 ms took 5.
+ROUNDS = 20_000
 
 # The state of a pool. `tick` counts the phases of all runs: phase p of this run is open while tick = base + p, and the
 # run is over at base + count. It is what threads wait on; below zero the pool ends. Between `open` = 1 and `open` = 0

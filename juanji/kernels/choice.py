@@ -13,12 +13,15 @@ from juanji.kernels.cooktoom import POINTS, Algorithm, Matrix, algorithm
 from juanji.kernels.direct import prices
 from juanji.kernels.isa import ISA
 from juanji.kernels.schedule import IMAGES
+from juanji.kernels.spectra import Spectra
 from juanji.kernels.text import SIZES
 from juanji.kernels.winograd import Outputs, Weights, Winograd
 
 WORTHWHILE = 0.9  # of the cycles of direct convolution at most
-LATENCY = 2.0  # transforms wait for memory: by so much they take longer than their instructions
-CACHE = 32 << 20  # bytes that the last cache may hold
+OUTPUTS = 5  # along an axis at most: F(6, 3) saves a fifth of the products of F(4, 3), for four times its errors
+PAIR_PRODUCTS = 6  # along an axis at most: eight magnify the rounding to bfloat16 to 11–16 % of the largest value
+LATENCY = 2.0  # transforms wait for memory: by so much they take longer than their instructions, unless it is near
+NEARBY, CACHE = 640 << 10, 32 << 20  # bytes that the second and the last cache may hold
 NEAR, FAR = 16, 12  # bytes that a thread moves in a cycle, to and from the last cache and the memory behind it
 TOGETHER = 64  # tiles that are worked through together, so that transformed weights are read seldom
 ROWS, PAIR_ROWS = 14, 16  # tiles of a block at most: as many rows by two vectors as fit the registers; some by four
@@ -56,8 +59,8 @@ def refusal(contraction: Contraction) -> str:
 
 
 def algorithms(taps: Sequence[int], products: int) -> tuple[Algorithm, ...] | None:
-    """F(m, r) with so many products along each axis of more than one tap, if every m is at least 2."""
-    if any(n > 1 and products + 1 - n < 2 for n in taps):
+    """F(m, r) with so many products along each axis of more than one tap, if every m is neither 1 nor too many."""
+    if any(n > 1 and not 2 <= products + 1 - n <= OUTPUTS for n in taps):
         return None
     return tuple(algorithm(products if n > 1 else 1, n) for n in taps)
 
@@ -73,11 +76,13 @@ def candidates(contraction: Contraction, isa: ISA, batch: int, pair: bool = Fals
     found = [each for n in POINTS if n > 1 and (each := algorithms(sizes, n))]
     make = weights if problem.sums_batch else outputs
     ways = [way for each in found for pairs in {False, pair} for way in make(problem, each, isa, batch, pairs)]
-    return sorted(((cycles(way), way) for way in ways if not way.pair or even(way)), key=lambda way: way[0])
+    return sorted(((cycles(way), way) for way in ways if not way.pair or pairable(way)), key=lambda way: way[0])
 
 
-def even(way: Winograd) -> bool:
-    """Whether everything that is summed over can be taken in pairs."""
+def pairable(way: Winograd) -> bool:
+    """Whether everything that is summed over can be taken in pairs, whose products are exact enough."""
+    if max(a.products for a in way.algorithms) > PAIR_PRODUCTS:
+        return False
     if isinstance(way, Weights):
         return way.tiles % 2 == 0
     return way.contraction.reduce[-1].size % 2 == 0
@@ -123,7 +128,13 @@ def transform_cycles(matrices: Sequence[Matrix]) -> float:
     for axis, matrix in enumerate(matrices):
         operations += 2 * max(len(matrix), len(matrix[0])) * math.prod(sizes) // len(matrix[0])
         sizes[axis] = len(matrix)
-    return LATENCY * (before / 2 + operations / 2 + math.prod(sizes))
+    return before / 2 + operations / 2 + math.prod(sizes)
+
+
+def latency(way: Winograd, *between: Spectra) -> float:
+    """How much longer transforms take for what lies between the stages."""
+    near = way.strips and sum(each.size(way.together) for each in between) * SIZES["float"] <= NEARBY
+    return 1.0 if near else LATENCY
 
 
 def cycles(way: Winograd) -> float:
@@ -149,7 +160,8 @@ def output_cycles(way: Outputs) -> float:
     back = [tuple(zip(*a.outputs, strict=True)) for a in way.algorithms]
     transforms = tiles * vectors(way, n) * transform_cycles([a.data for a in way.algorithms])
     transforms += tiles * vectors(way, k) * transform_cycles(back)
-    transforms += vectors(way, k) * n * transform_cycles([a.taps for a in way.algorithms])
+    transforms *= latency(way, way.data, way.results)
+    transforms += LATENCY * vectors(way, k) * n * transform_cycles([a.taps for a in way.algorithms])
     between = 0 if way.strips else moving(sum(each.size(way.together) for each in (way.data, way.results)), 2)
     return products + transforms + moving(way.pack.size(), 1 + rounds) + between
 
@@ -160,7 +172,9 @@ def weight_cycles(way: Weights) -> float:
     rounds = -(-way.total // way.strips) if way.strips else 1
     products = rounds * -(-way.together // way.tiles) * way.tiles * way.elements * n * vectors(way, k) / 2
     transforms = tiles * sum(vectors(way, side.channels) * transform_cycles(side.matrices) for side in way.sides)
-    transforms += n * vectors(way, k) * transform_cycles([tuple(zip(*a.taps, strict=True)) for a in way.algorithms])
+    transforms *= latency(way, *way.spectra_of_both)
+    back = [tuple(zip(*a.taps, strict=True)) for a in way.algorithms]
+    transforms += LATENCY * n * vectors(way, k) * transform_cycles(back)
     sums = moving(way.sums, 2 * rounds) + moving(way.sums * way.chunks, 2)
     between = 0 if way.strips else moving(sum(each.size(way.together) for each in way.spectra_of_both), 2)
     return 1.1 * products / (2 if way.pair else 1) + transforms + sums + between

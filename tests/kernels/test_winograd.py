@@ -89,7 +89,7 @@ def variants(problem: Contraction, *known: Any, strips: int, half: bool) -> Iter
         else:
             way = Outputs(problem, *known, together)
         yield way
-        if half and choice.even(way):
+        if half and choice.pairable(way):
             yield replace(way, pair=True)
 
 
@@ -114,6 +114,8 @@ PROBLEMS = [  # images, size, kernel, padding, channels in and out, products
     (1, (3, 3), (3, 3), (1, 1), 20, 70, 6),
     (2, (13, 14), (3, 3), (1, 1), 5, 16, 4),
     (2, (9, 8), (5, 5), (2, 2), 6, 16, 6),
+    (3, (11, 7), (5, 5), (2, 2), 6, 17, 8),
+    (2, (9, 5), (7, 1), (3, 0), 20, 12, 8),
     (3, (20,), (3,), (1,), 16, 40, 6),
     (2, (7, 9), (1, 3), (0, 1), 8, 12, 6),
     (2, (5, 6, 4), (3, 2, 3), (1, 0, 1), 4, 9, 4),
@@ -142,13 +144,13 @@ def test_problems_in_bfloat16(problem: Any, isa: Any) -> None:
 
 @st.composite
 def problems(draw: Any) -> tuple[Any, ...]:
-    rank, products = draw(st.sampled_from([(1, 6), (1, 4), (2, 6), (2, 4), (3, 4)]))
+    rank, products = draw(st.sampled_from([(1, 8), (1, 6), (1, 4), (2, 8), (2, 6), (2, 4), (3, 4)]))
 
     def sizes(low: int, high: int) -> tuple[int, ...]:
         return tuple(draw(st.integers(low, high)) for _ in range(rank))
 
     kernel = sizes(1, products - 1)
-    kernel = tuple(k if products + 1 - k >= 2 else 1 for k in kernel)
+    kernel = tuple(k if 2 <= products + 1 - k <= choice.OUTPUTS else 1 for k in kernel)
     size = tuple(max(k, n) for k, n in zip(kernel, sizes(1, 12), strict=True))
     padding = tuple(min(p, k - 1) for p, k in zip(sizes(0, 2), kernel, strict=True))
     channels = draw(st.sampled_from([(1, 2), (2, 17), (16, 16), (35, 3)]))
