@@ -67,6 +67,7 @@ TRAINING_CASES = [
     Case("train resnet18 224x224 b32", "train", "resnet18", 32, 224),
     Case("train vgg11_bn 64x64 b32", "train", "vgg11_bn", 32, 64, options={"pooled": 1, "hidden": ()}),
     Case("train vgg16 224x224 b8", "train", "vgg16", 8, 224),
+    Case("train airbench94 32x32 b1024", "train", "airbench94", 1024, 32),
 ]
 INFERENCE_CASES = [
     Case("infer lenet5 b1", "infer", "lenet5", 1, 28, 1),
@@ -74,7 +75,7 @@ INFERENCE_CASES = [
     Case("infer resnet18 224x224 b32", "infer", "resnet18", 32, 224),
 ]
 STEP = TRAINING_CASES[3]
-BFLOAT16_TRAINING, BFLOAT16_INFERENCE = TRAINING_CASES[3:5], INFERENCE_CASES[2:]
+BFLOAT16_TRAINING, BFLOAT16_INFERENCE = [*TRAINING_CASES[3:5], TRAINING_CASES[7]], INFERENCE_CASES[2:]
 
 LAYERS = {
     "ResNet-18": """

@@ -62,6 +62,8 @@ def forward(layers: Layers, weights: Iterator[Any], x: Any) -> Any:
                 x = (x - mean) * (scale * lax.rsqrt(var + EPSILON)) + shift
             case "relu", _:
                 x = jax.nn.relu(x)
+            case "gelu", _:
+                x = jax.nn.gelu(x, approximate=False)
             case "maxpool", (size, stride, padding):
                 x = pool(x, size, stride, padding)
             case "meanpool", _:

@@ -2,7 +2,7 @@
 
 They do what juanji's models of those names do, in the same order. A layer is a name and its arguments:
 
-    ("conv", in, out, size, stride, padding, bias)   ("norm", channels)   ("relu",)   ("maxpool", size, stride, padding)
+    ("conv", in, out, size, stride, padding, bias)   ("norm", channels)   ("relu",)   ("gelu",)   ("maxpool", size, stride, padding)
     ("meanpool",) over all places   ("flatten",)   ("dense", in, out)   ("dropout", probability)
     ("residual", body, shortcut) and a ReLU
 """
@@ -61,6 +61,17 @@ def vgg(name: str, c: int, size: int, pooled: int = 7, hidden: Sequence[int] = H
     return [*layers, ("dense", hidden[-1] if hidden else c * pooled**2, CLASSES)]
 
 
+def airbench(c: int, size: int) -> Layers:
+    """With logits that are not divided, and a head with a bias."""
+    layers: Layers = [("conv", c, 8 * c, 2, 1, 0, False), ("gelu",)]
+    c, size = 8 * c, size - 1
+    for m in (64, 256, 256):
+        layers += [("conv", c, m, 3, 1, 1, False), ("maxpool", 2, 2, 0), ("norm", m), ("gelu",)]
+        layers += [("conv", m, m, 3, 1, 1, False), ("norm", m), ("gelu",)]
+        c, size = m, size // 2
+    return [*layers, ("maxpool", size, size, 0), ("flatten",), ("dense", c, CLASSES)]
+
+
 def network(case: dict[str, Any]) -> Layers:
     """The layers of a case's model."""
     c, size, options = case["channels"], case["size"], case["options"]
@@ -68,4 +79,6 @@ def network(case: dict[str, Any]) -> Layers:
         return convnet(c, size, (6, 16), (120, 84), same_first=True)
     if case["model"] == "cnn_small":
         return convnet(c, size, (8, 16), (128,), same_first=False)
+    if case["model"] == "airbench94":
+        return airbench(c, size)
     return resnet18(c, **options) if case["model"] == "resnet18" else vgg(case["model"], c, size, **options)

@@ -28,6 +28,7 @@ MAKERS: dict[str, Callable[..., nn.Module]] = {
     "conv": lambda c, m, size, stride, padding, bias: nn.Conv2d(c, m, size, stride, padding, bias=bias),
     "norm": nn.BatchNorm2d,
     "relu": lambda: nn.ReLU(inplace=True),
+    "gelu": nn.GELU,
     "maxpool": nn.MaxPool2d,
     "meanpool": lambda: nn.AdaptiveAvgPool2d(1),
     "flatten": nn.Flatten,
