@@ -95,7 +95,7 @@ def compare(
 
 def judge(run: Run, first: Run, data: str | None, part: str | None) -> Judged:
     images = judged_on(run, data, part).images
-    result = evaluate_images(run.model, images, run.config.preprocessing)
+    result = evaluate_images(run.asked, images, run.config.preprocessing)
     return Judged(run, result, fingerprint(run, first, images, data, part), metrics_of(run))
 
 

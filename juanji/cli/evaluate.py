@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from juanji.cli.options import Tta
 from juanji.cli.parts import Parts, judged_on
 from juanji.cli.status import first_call, status
 from juanji.data import Images
@@ -30,6 +31,7 @@ def evaluate(
         str | None, typer.Argument(help="Other images of the same classes: what `juanji train` takes.")
     ] = None,
     part: Parts = None,
+    tta: Tta = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON; pictures are drawn only where --out is given.")
     ] = False,
@@ -51,11 +53,11 @@ def evaluate(
 
       juanji evaluate runs/flowers-resnet18-1 new-photos --out report
     """
-    loaded = load_run(run)
+    loaded = load_run(run).viewed(tta)
     chosen = judged_on(loaded, data, part)
     images = chosen.images
     with status(first_call(loaded.config.model["name"])):
-        result = evaluate_images(loaded.model, images, loaded.config.preprocessing)
+        result = evaluate_images(loaded.asked, images, loaded.config.preprocessing)
     if as_json:
         about = {"run": str(run), "data": data or loaded.config.data, "part": chosen.part}
         print(json.dumps(about | result.to_dict(loaded.classes), ensure_ascii=False))

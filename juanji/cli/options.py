@@ -12,6 +12,7 @@ import typer
 
 from juanji.errors import ArgumentError
 from juanji.models.registry import EVERYWHERE
+from juanji.train import TTA
 
 Options = Annotated[
     list[str] | None,
@@ -20,6 +21,10 @@ Options = Annotated[
         help="An option of the network, such as width=0.5 or stem=small; may be given several times. "
         "`juanji models NAME` lists them.",
     ),
+]
+Tta = Annotated[
+    str | None,
+    typer.Option(help=f"Views of each image that are averaged: {', '.join(TTA)}.  [default: the run's]"),
 ]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import typer
 
 from juanji.cli.inputs import Input, inputs
+from juanji.cli.options import Tta
 from juanji.cli.status import first_call, status
 from juanji.engine.platform import threads
 from juanji.errors import ArgumentError, DataError
@@ -40,6 +41,7 @@ def predict(
     ],
     top: Annotated[int, typer.Option(min=1, help="How many classes to name, the likeliest first.")] = 3,
     invert: Annotated[bool, typer.Option("--invert", help="Swap dark and light first.")] = False,
+    tta: Tta = None,
     listed: Annotated[bool, typer.Option("--list", help="Take - for a list of paths, one a line.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one array.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one row an image.")] = False,
@@ -74,7 +76,7 @@ def predict(
             received=f"--list, paths {', '.join(paths)}",
             fix="add - to the paths: find … | juanji predict RUN - --list",
         )
-    loaded, unread = load_run(run), 0
+    loaded, unread = load_run(run).viewed(tta), 0
     with (json_array if as_json else csv_rows if as_csv else lines)(min(top, len(loaded.classes))) as write:
         for found in results(loaded, inputs(paths, listed), top, invert):
             if isinstance(found, DataError):

@@ -14,7 +14,7 @@ from juanji.cli.status import first_call
 from juanji.data import Augment
 from juanji.errors import ArgumentError, NonFiniteError
 from juanji.interop import Loaded
-from juanji.train import OPTIMIZERS, SCHEDULES, Choices, Display, Facts, Session, TensorBoard
+from juanji.train import OPTIMIZERS, SCHEDULES, TTA, Choices, Display, Facts, Session, TensorBoard
 from juanji.train.choices import placed
 from juanji.train.folder import begun, read_config
 from juanji.train.recipe import CLASS_WEIGHTS
@@ -94,6 +94,13 @@ def train(
     unfreeze_at: Annotated[
         str | None, may(help="Epochs before which frozen stages thaw, the last first, such as 3,6.")
     ] = None,
+    tta: Annotated[
+        str | None,
+        may(help=f"Views of each image whose answers are averaged where it is tested or used: {', '.join(TTA)}."),
+    ] = None,
+    eval_every: Annotated[
+        int | None, may(help="Epochs from one look at the validation or test images to the next.")
+    ] = None,
     precision: Annotated[
         str | None, may(help="float32; bfloat16, faster where the CPU multiplies it; auto, that where it can be had.")
     ] = None,
@@ -155,6 +162,7 @@ def train(
         "clip_norm": clip_norm, "ema": ema, "label_smoothing": label_smoothing, "class_weights": class_weights,
         "patience": patience, "stop_epsilon": stop_epsilon, "weights": init, "freeze": freeze,
         "unfreeze_at": unfreeze_at and whole_numbers(unfreeze_at), "precision": precision, "seed": seed,
+        "tta": tta, "eval_every": eval_every,
         "options": settings("train", option) if option else None,
         "lr_multipliers": multipliers(lr_multiplier) if lr_multiplier else None,
         "resize": resize, "augment": augment and Augment.of(augment), "data_dir": data_dir and str(data_dir),

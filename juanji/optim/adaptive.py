@@ -34,7 +34,7 @@ class RMSprop(Optimizer):
         super().__init__(model, lr, weight_decay=weight_decay)
 
     def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
-        g = self.decayed(p, g)
+        g = self.decayed(p, g, factors)
         square = slots["square"] * self.alpha + g * g * (1 - self.alpha)
         direction = g / (sqrt(square) + self.eps)
         if not self.momentum:
@@ -79,7 +79,7 @@ class Adam(Optimizer):
         return factors | {"corrected rate": factors["rate"] / first, "scale": sqrt(second)}
 
     def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
-        return self.descend(p, self.decayed(p, g), slots, factors)
+        return self.descend(p, self.decayed(p, g, factors), slots, factors)
 
     def descend(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
         beta1, beta2 = self.betas
@@ -106,4 +106,4 @@ class AdamW(Adam):
         super().__init__(model, lr, betas, eps, weight_decay)
 
     def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
-        return self.descend(p * (1 - factors["rate"] * self.weight_decay), g, slots, factors)
+        return self.descend(p * (1 - factors["rate"] * factors["decay"]), g, slots, factors)

@@ -13,7 +13,7 @@ from juanji.nn import init
 from juanji.tensor import DType, Tensor
 
 Slots = dict[str, Tensor]
-Factors = dict[str, Tensor]
+Factors = dict[str, Any]
 
 
 class Slot(Stateful):
@@ -83,17 +83,18 @@ class Optimizer(Stateful):
                 place.write(remembered[slot])
 
     def factors(self, dtype: DType, multiplier: float = 1.0) -> Factors:
-        """The numbers in the formula that are the same for all parameters of a dtype, in that: the learning rate."""
+        """The numbers in the formula that are the same for all parameters of a dtype with a multiplier: the learning
+        rate, in that dtype, and λ, which the multiplier leaves as strong as it is for the others."""
         rate = self.lr if multiplier == 1 else self.lr * multiplier
-        return {"rate": rate.astype(dtype)}
+        return {"rate": rate.astype(dtype), "decay": self.weight_decay / multiplier}
 
     def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
         """The parameter after one step along its gradient g, and its slots."""
         raise NotImplementedError(f"{self.class_name} has no step")
 
-    def decayed(self, p: Tensor, g: Tensor) -> Tensor:
+    def decayed(self, p: Tensor, g: Tensor, factors: Factors) -> Tensor:
         """The gradient of the loss with the penalty ½·λ·‖p‖² added."""
-        return g + p * self.weight_decay if self.weight_decay else g
+        return g + p * factors["decay"] if factors["decay"] else g
 
     def _check(self, shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
         same_names(
@@ -118,6 +119,8 @@ class Optimizer(Stateful):
 
 def multiplied(optimizer: Optimizer, patterns: Mapping[str, float]) -> Optimizer:
     """The optimiser, with learning rates that many times as high for the parameters whose paths match a pattern.
+
+    Weight decay pulls them as it pulls the others, by lr·λ: else what learns fast would be held at zero.
 
     patterns  {pattern: factor}, with * and ? as in file names: {"*.bn?.bias": 64.0}; the last that matches counts
 

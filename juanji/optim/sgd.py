@@ -37,7 +37,7 @@ class SGD(Optimizer):
         super().__init__(model, lr, weight_decay=weight_decay)
 
     def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
-        g = self.decayed(p, g)
+        g = self.decayed(p, g, factors)
         if not self.momentum:
             return p - factors["rate"] * g, {}
         velocity = slots["velocity"] * self.momentum + g

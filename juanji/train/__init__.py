@@ -12,10 +12,12 @@ from juanji.train.run import Session
 from juanji.train.stepper import Stepper
 from juanji.train.tensorboard import TensorBoard
 from juanji.train.trainer import Saving, Trainer, fit
+from juanji.train.views import TTA
 
 __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
+    "TTA",
     "Callback",
     "Choices",
     "Config",

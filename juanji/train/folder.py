@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import json
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from juanji.train.lock import NAME as LOCK
 from juanji.train.lock import held
 from juanji.train.recipe import Recipe
 from juanji.train.validation import SHARE
+from juanji.train.views import averaged
 
 WEIGHTS, CONFIG, HISTORY, METRICS = "model.safetensors", "config.json", "history.csv", "metrics.json"
 CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.png"
@@ -229,9 +231,20 @@ class Run:
     def classes(self) -> tuple[str, ...]:
         return self.config.classes
 
+    @functools.cached_property
+    def asked(self) -> Module:
+        """The network as it is to be asked, with as many views of an image as its recipe says."""
+        return averaged(self.model, self.config.recipe.tta)
+
+    def viewed(self, tta: str | None) -> Run:
+        """The same with other views of an image; as it is for None."""
+        if tta is None:
+            return self
+        return replace(self, config=replace(self.config, recipe=replace(self.config.recipe, tta=tta)))
+
     def predict(self, x: Array) -> Array:
         """Probabilities (N, classes) of images x (N, H, W, C) in 0…1 of the run's size."""
-        return predict(self.model, self.config.preprocessing(x))
+        return predict(self.asked, self.config.preprocessing(x))
 
 
 def load_run(path: str | Path) -> Run:

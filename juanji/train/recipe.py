@@ -19,6 +19,7 @@ from juanji.nn.module import Module
 from juanji.ops import cross_entropy
 from juanji.optim import schedules
 from juanji.tensor import Tensor
+from juanji.train.views import TTA
 
 # By name: how the optimiser is made, and a learning rate that suits it.
 OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float]] = {
@@ -68,6 +69,9 @@ class Recipe:
     stop_epsilon     stop when the parameters change by less than this in an epoch (003, ε); 0 never stops
     time_limit       seconds after which training has to be over, its schedule with it, however many epochs that
                      makes, at most `epochs`; 0 for any
+    tta              how images are looked at to test, evaluate and predict: "none", as they are; "mirror", mirrored
+                     too; "shifts", moved by a pixel too, six views; logits are averaged, at so many times the cost
+    eval_every       epochs from one look at the validation or test part to the next; there is one after the last
     precision        of activations, gradients and products: "float32", "bfloat16", or "auto", `juanji.compile`
     seed             fixes initial weights, order and changes of the images, dropout: the same seed, the same bits,
                      with the same NumPy on the same kind of processor, however many cores it has
@@ -94,6 +98,8 @@ class Recipe:
     patience: int = 0
     stop_epsilon: float = 0.0
     time_limit: float = 0.0
+    tta: str = "none"
+    eval_every: int = 1
     precision: str = "float32"
     seed: int = 0
 
@@ -101,11 +107,12 @@ class Recipe:
         for kind, name, table in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("schedule", self.schedule, SCHEDULES),
+            ("tta", self.tta, TTA),
             ("precision", self.precision, PRECISIONS),
         ):
             if name not in table:
                 raise unknown_name(kind, name, table)
-        counts("training", epochs=self.epochs, batch=self.batch, accumulate=self.accumulate)
+        counts("training", epochs=self.epochs, batch=self.batch, accumulate=self.accumulate, eval_every=self.eval_every)
         positive("training", lr=self.rate)
         nonnegative("training", weight_decay=self.weight_decay, stop_epsilon=self.stop_epsilon)
         nonnegative("training", clip_norm=self.clip_norm, patience=self.patience, time_limit=self.time_limit)

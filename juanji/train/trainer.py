@@ -33,6 +33,7 @@ from juanji.train.recalibration import Recalibration
 from juanji.train.recipe import Recipe
 from juanji.train.stepper import Stepper, restore, snapshot
 from juanji.train.validation import with_validation
+from juanji.train.views import averaged
 
 NOTHING = (None, None)
 RECALIBRATED = 2048  # images for the statistics of averaged weights, and at most an eighth of all
@@ -81,6 +82,7 @@ class Trainer:
         self.frozen = freezing.chosen(model, recipe.freeze)
         self.optimizer = recipe.make_optimizer(model)
         self.average = ExponentialMovingAverage(model, recipe.ema) if recipe.ema else None
+        self.asked = averaged(model, recipe.tta)
         self.recalibrate = Recalibration(model, self.precision)
         self.loss = recipe.make_loss(np.bincount(self.dataset.train.y, minlength=len(dataset.classes)).tolist())
         self.stepper = self.make_stepper()
@@ -126,7 +128,7 @@ class Trainer:
 
     def evaluate(self, images: Images) -> tuple[float, float]:
         """Loss and accuracy on a part of the dataset."""
-        result = evaluate_images(self.model, images, self.preprocessing)
+        result = evaluate_images(self.asked, images, self.preprocessing)
         return result.loss, result.accuracy
 
     # The loop
@@ -210,7 +212,8 @@ class Trainer:
     def judged(self) -> Epoch:
         """The row of this epoch, by the part that is looked at."""
         progress, images = self.progress, max(self.progress.images, 1)
-        looked = self.looked(self.dataset.test if self.dataset.val is None else self.dataset.val)
+        due = progress.epoch % self.recipe.eval_every == 0 or progress.done >= progress.total
+        looked = self.looked(self.dataset.test if self.dataset.val is None else self.dataset.val) if due else NOTHING
         val, test = (NOTHING, looked) if self.dataset.val is None else (looked, NOTHING)
         train = progress.loss / images, progress.right / images
         return Epoch(progress.epoch, *train, *val, *test, float(self.optimizer.lr), 0.0)
@@ -225,7 +228,7 @@ class Trainer:
         self.progress.total = limit.revised(self)
         best = self.chosen(row)
         finished = self.is_last(row, best, raw)
-        if finished and self.dataset.val is not None:
+        if finished and row.test_accuracy is None:
             loss, accuracy = self.looked(self.dataset.test)
             row = replace(row, test_loss=loss, test_accuracy=accuracy)
         self.lap()
@@ -237,13 +240,15 @@ class Trainer:
 
     def chosen(self, row: Epoch) -> Best | None:
         """With `patience`, the best epoch so far; the model is given its weights."""
-        if not self.recipe.patience or row.val_accuracy is None or row.val_loss is None:
+        if not self.recipe.patience:
             return None
-        best = Best(row.epoch, row.val_accuracy, row.val_loss)
-        if best.beats(self.progress.best):
-            self.best = self.model.state_dict()
-            return best
-        self.model.load_state_dict(self.best)
+        if row.val_accuracy is not None and row.val_loss is not None:
+            best = Best(row.epoch, row.val_accuracy, row.val_loss)
+            if best.beats(self.progress.best):
+                self.best = self.model.state_dict()
+                return best
+        if self.best:
+            self.model.load_state_dict(self.best)
         return self.progress.best
 
     def is_last(self, row: Epoch, best: Best | None, raw: dict[Cell, Tensor]) -> bool:

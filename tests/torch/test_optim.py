@@ -55,17 +55,17 @@ def test_twenty_steps(name, options):
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_learning_rates_of_their_own_are_parameter_groups(name, options):
-    """Biases learn eight times as fast, and the first layer's weight not at all."""
+    """Biases learn eight times as fast, with the same weight decay, and the first layer's weight not at all."""
     model = network()
     theirs = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2)).double()
     theirs.load_state_dict({key: torch.tensor(np.asarray(v)) for key, v in model.state_dict().items()})
     one = optim.multiplied(getattr(optim, name)(model, **options), {"*.bias": 8.0})
-    groups = [
-        {"params": [parameter], "lr": options["lr"] * (8 if key.endswith("bias") else 1)}
-        for key, parameter in theirs.named_parameters()
-        if key != "0.weight"
-    ]
-    two = getattr(torch.optim, name)(groups, **options)
+    two = getattr(torch.optim, name)([p for key, p in theirs.named_parameters() if key != "0.weight"], **options)
+    (first,) = two.param_groups
+    biases = [p for key, p in theirs.named_parameters() if key.endswith("bias")]
+    first["params"] = [p for p in first["params"] if not any(p is bias for bias in biases)]
+    changed = {"lr": options["lr"] * 8, "weight_decay": first["weight_decay"] / 8}
+    two.add_param_group({**first, "params": biases, **changed})
     for _ in range(20):
         one.update(model, gradients(model), frozen=["0.weight"])
         two.zero_grad()

@@ -38,6 +38,7 @@ def perceptron(capsys, out, *arguments):
 
 PHOTOGRAPHS = Facts("", (700, 90), (480, 640), False)
 ICONS = Facts("", (500, 500, 500), (32, 32), False)
+CIFAR = Facts("", (5000,) * 10, (32, 32), False)
 LETTERS = Facts("", (3000,) * 26, (28, 20), True)
 DIGITS = Facts("digits", (120,) * 10, (28, 28), True)
 
@@ -51,6 +52,7 @@ DIGITS = Facts("digits", (120,) * 10, (28, 28), True)
         (ICONS, {"augment": PRESETS["light"]}),
         (LETTERS, {"size": 28, "model": "lenet5", "epochs": 15, "batch": 128, "augment": PRESETS["handwriting"]}),
         (DIGITS, {"size": 28, "model": "lenet5"}),
+        (CIFAR, {"size": 32, "model": "airbench94", "batch": 1024, "freeze": "whiten", "tta": "shifts"}),
     ],
 )
 def test_defaults_come_from_the_data(facts, expected):
@@ -74,10 +76,12 @@ def test_what_is_given_always_wins():
     assert (choices.model, choices.size, choices.options) == ("lenet5", 28, {"width": 2.0})
     assert (choices.recipe.batch, choices.recipe.class_weights, choices.recipe.lr) == (7, "none", 0.25)
     assert not {default.name for default in choices.defaults} & given.keys()
+    assert Choices.of("x", CIFAR, {"model": "resnet20"}).recipe.batch == 128
+    assert Choices.of("x", ICONS, {"model": "airbench94"}).recipe.freeze == ""
     assert Choices.of("x", PHOTOGRAPHS, {"size": 64}).options == {"stem": "small", "width": 0.25}
 
 
-@pytest.mark.parametrize("facts", [PHOTOGRAPHS, ICONS, LETTERS, DIGITS])
+@pytest.mark.parametrize("facts", [PHOTOGRAPHS, ICONS, CIFAR, LETTERS, DIGITS])
 def test_defaults_make_networks(facts):
     choices = Choices.of("x", facts, {})
     jj.models.create(choices.model, classes=len(facts.counts), input_size=choices.size, **choices.options)

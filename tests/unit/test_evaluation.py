@@ -17,6 +17,7 @@ from juanji.tensor import Tensor
 from juanji.train import evaluate, evaluate_images
 from juanji.train.evaluation import BATCH, batch_of
 from juanji.train.metrics import Calibration, mcnemar, wilson
+from juanji.train.views import TTA, averaged
 
 
 class Said(Module):
@@ -149,6 +150,25 @@ def test_images_are_read_a_batch_at_a_time(monkeypatch):
     assert result.to_dict() == whole.to_dict()
     assert model.training
     assert (result.labels == images.y).all()
+
+
+@pytest.mark.parametrize("tta", TTA)
+def test_answers_are_the_mean_over_views(tta):
+    """Against NumPy: reflected borders of one pixel, from which moved images are cut."""
+    x = np.random.default_rng(0).standard_normal((3, 5, 4, 2)).astype(np.float32)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 4))
+    model.initialise(0)
+
+    def logits(x):
+        return np.asarray(model(Tensor(x)))
+
+    def both(x):
+        return (logits(x) + logits(np.ascontiguousarray(x[:, :, ::-1]))) / 2
+
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
+    moved = (both(padded[:, :-2, :-2]) + both(padded[:, 2:, 2:])) / 2
+    expected = {"none": logits(x), "mirror": both(x), "shifts": (both(x) + moved) / 2}
+    np.testing.assert_allclose(np.asarray(averaged(model, tta)(x)), expected[tta], rtol=1e-5, atol=1e-6)
 
 
 def test_what_does_not_fit_is_refused():

@@ -321,6 +321,26 @@ def test_all_but_the_head():
 # Stopping
 
 
+def test_one_may_look_at_the_test_images_seldom():
+    rows = list(fit(plain(), DATA, Recipe(epochs=5, batch=12, eval_every=2, **STILL)))
+    assert [row.test_accuracy is not None for row in rows] == [False, True, False, True, True]
+    every = list(fit(plain(), DATA, Recipe(epochs=5, batch=12, **STILL)))
+    assert rows[-1].test_loss == every[-1].test_loss
+    assert None not in (rows[-1].test_accuracy, rows[3].test_loss)
+
+
+def test_a_training_that_stops_by_itself_is_tested():
+    rows = list(fit(plain(), DATA, Recipe(epochs=50, batch=12, eval_every=50, stop_epsilon=1e9, **STILL)))
+    assert len(rows) < 50
+    assert rows[-1].test_accuracy is not None
+
+
+def test_networks_are_tested_as_they_are_asked():
+    one, other = (list(fit(plain(), DATA, Recipe(epochs=2, batch=12, tta=tta, **STILL))) for tta in ("none", "mirror"))
+    assert one[-1].train_loss == other[-1].train_loss
+    assert one[-1].test_loss != other[-1].test_loss
+
+
 def test_patience_goes_back_to_the_best():
     class Judge(Trainer):
         """Says that it gets better until the third epoch, and keeps what it saw."""
