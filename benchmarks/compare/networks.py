@@ -2,8 +2,8 @@
 
 They do what juanji's models of those names do, in the same order. A layer is a name and its arguments:
 
-    ("conv", in, out, size, stride, padding, bias)   ("norm", channels)   ("relu",)   ("gelu",)   ("maxpool", size, stride, padding)
-    ("meanpool",) over all places   ("flatten",)   ("dense", in, out)   ("dropout", probability)
+    ("conv", in, out, size, stride, padding, bias)   ("norm", channels)   ("maxpool", size, stride, padding)
+    ("relu",)   ("gelu",)   ("meanpool",) over all places   ("flatten",)   ("dense", in, out)   ("dropout", probability)
     ("residual", body, shortcut) and a ReLU
 """
 

@@ -55,14 +55,15 @@ def evaluate(
     """
     loaded = load_run(run).viewed(tta)
     chosen = judged_on(loaded, data, part)
-    images = chosen.images
+    images, views = chosen.images, loaded.config.recipe.tta
     with status(first_call(loaded.config.model["name"])):
         result = evaluate_images(loaded.asked, images, loaded.config.preprocessing)
     if as_json:
-        about = {"run": str(run), "data": data or loaded.config.data, "part": chosen.part}
+        about = {"run": str(run), "data": data or loaded.config.data, "part": chosen.part, "tta": views}
         print(json.dumps(about | result.to_dict(loaded.classes), ensure_ascii=False))
     else:
-        print("\n\n".join(report(result, loaded.classes, f"{chosen.part} of {chosen.name}")))
+        seen = "" if views == "none" else f", averaged over views: {views}"
+        print("\n\n".join(report(result, loaded.classes, f"{chosen.part} of {chosen.name}{seen}")))
     if not as_json or out is not None:
         drawn = draw(result, images, loaded.classes, run if out is None else out)
         if not as_json:

@@ -18,6 +18,7 @@ from juanji.kernels.text import SIZES
 from juanji.kernels.winograd import Outputs, Weights, Winograd
 
 WORTHWHILE = 0.9  # of the cycles of direct convolution at most
+PRODUCTS = 216  # of a tile: every one of them is code of its own
 OUTPUTS = 5  # along an axis at most: F(6, 3) saves a fifth of the products of F(4, 3), for four times its errors
 PAIR_PRODUCTS = 6  # along an axis at most: eight magnify the rounding to bfloat16 to 11–16 % of the largest value
 LATENCY = 2.0  # transforms wait for memory: by so much they take longer than their instructions, unless it is near
@@ -74,6 +75,7 @@ def candidates(contraction: Contraction, isa: ISA, batch: int, pair: bool = Fals
     problem = replace(contraction.upward(), windows=(), scattered=None)
     sizes = [d.size for d in axes(problem)[0]]
     found = [each for n in POINTS if n > 1 and (each := algorithms(sizes, n))]
+    found = [each for each in found if math.prod(a.products for a in each) <= PRODUCTS]
     make = weights if problem.sums_batch else outputs
     ways = [way for each in found for pairs in {False, pair} for way in make(problem, each, isa, batch, pairs)]
     return sorted(((cycles(way), way) for way in ways if not way.pair or pairable(way)), key=lambda way: way[0])

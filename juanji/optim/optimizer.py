@@ -84,9 +84,9 @@ class Optimizer(Stateful):
 
     def factors(self, dtype: DType, multiplier: float = 1.0) -> Factors:
         """The numbers in the formula that are the same for all parameters of a dtype with a multiplier: the learning
-        rate, in that dtype, and λ, which the multiplier leaves as strong as it is for the others."""
+        rate, in that dtype, and λ, by which what learns faster is pulled no more than the others."""
         rate = self.lr if multiplier == 1 else self.lr * multiplier
-        return {"rate": rate.astype(dtype), "decay": self.weight_decay / multiplier}
+        return {"rate": rate.astype(dtype), "decay": self.weight_decay / max(multiplier, 1.0)}
 
     def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
         """The parameter after one step along its gradient g, and its slots."""
@@ -120,7 +120,7 @@ class Optimizer(Stateful):
 def multiplied(optimizer: Optimizer, patterns: Mapping[str, float]) -> Optimizer:
     """The optimiser, with learning rates that many times as high for the parameters whose paths match a pattern.
 
-    Weight decay pulls them as it pulls the others, by lr·λ: else what learns fast would be held at zero.
+    Weight decay pulls none of them more than the others, by lr·λ: else what learns fast would be held at zero.
 
     patterns  {pattern: factor}, with * and ? as in file names: {"*.bn?.bias": 64.0}; the last that matches counts
 

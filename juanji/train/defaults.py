@@ -13,7 +13,8 @@ from juanji.models.registry import entry
 SMALL = 32  # pixels up to which images are drawings, digits or thumbnails, and networks have no strided stem
 LARGE = 96  # pixels that photographs are brought to: more cost more than they tell, with some thousand images
 SEEN = 150_000  # images that a training looks at, changed ones counted each time
-MANY = 10_000  # images from where on networks are trained as they were published
+LEAST = 16  # pixels that a network needs that pools three times
+MANY = 10_000  # images from where on networks are trained after published recipes
 UNEVEN = 2.0  # times as many images of one class as of another, from where on they are weighted
 Reason = tuple[Any, str]
 
@@ -64,6 +65,8 @@ class Default:
 def shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, tuple):
+        return " ".join(f"{key}={item:g}" for key, item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -102,7 +105,7 @@ def model(facts: Facts, known: Mapping[str, Any]) -> Reason:
         return "resnet18", "a residual network, for photographs"
     if facts.grey:
         return "lenet5", "small and grey images"
-    many = facts.images >= MANY
+    many = facts.images >= MANY and known["size"] >= LEAST
     return ("airbench94", "many small images in colour") if many else ("resnet20", "small images in colour")
 
 
@@ -161,11 +164,15 @@ def residual(known: Mapping[str, Any]) -> bool:
 
 
 def published(name: str, facts: Facts, known: Mapping[str, Any]) -> Reason | None:
-    """What the network was published with, where there are as many images as it was trained on there."""
+    """What the network's own recipe says, where images are like those it was found for, and as long as it is followed:
+    its learning rates are those of its optimiser, in proportion to the batch."""
     recipe = RECIPES.get(known.get("model", ""), {})
-    if name not in recipe or facts.images < MANY:
+    if name not in recipe or facts.images < MANY or facts.grey or known["size"] > SMALL:
         return None
-    return recipe[name], "as the network was published with"
+    if name in OF_OPTIMIZER and known["optimizer"] != recipe["optimizer"]:
+        return None
+    value = recipe[name] * known["batch"] / recipe["batch"] if name == "lr" else recipe[name]
+    return value, "after the recipe it was published with"
 
 
 RULES: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {
@@ -180,8 +187,8 @@ RULES: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {
     "class_weights": class_weights,
     "augment": augment,
 }
-# How networks were published to be trained: `airbench94` in arXiv 2404.00498, whose learning rate of 1.5 with momentum
-# 0.85 goes as far as 1.0 with 0.9.
+# After what networks were published with: `airbench94` in arXiv 2404.00498, whose learning rate of 1.5 with momentum
+# 0.85 goes as far as 1.0 with 0.9. Instead of its triangle there is half a cosine, instead of Lookahead an average.
 RECIPES: dict[str, dict[str, Any]] = {
     "airbench94": {
         "epochs": 12,
@@ -199,6 +206,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "precision": "auto",
     },
 }
+OF_OPTIMIZER = ("lr", "warmup", "weight_decay", "lr_multipliers")
 PUBLISHED = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name in recipe))
 # The recipe's own defaults were found for LeNet-5 on the digits.
 DIGITS: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {

@@ -32,7 +32,7 @@ class Step:
 class Epoch:
     """A row of the history. Training figures are means over the epoch's batches, changes of the images and smoothing of
     the labels included. Validation and test figures are those after the epoch, without either; None where they were not
-    asked for: without a validation part the test part is looked at after every epoch, with one after the last only."""
+    asked for: without a validation part the test part is looked at instead, with one after the last epoch only."""
 
     epoch: int
     train_loss: float

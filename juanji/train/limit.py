@@ -32,11 +32,13 @@ def steps(trainer: Trainer) -> int:
 
 
 def revised(trainer: Trainer) -> int:
-    """The steps of the training, judged by those of this epoch: fewer where they take longer than the time allows."""
+    """The steps of the training, judged by those from one look to the next: fewer where the time will not do."""
     progress = trainer.progress
     if not trainer.recipe.time_limit:
         return progress.total
-    each = progress.epoch_seconds / max(progress.batch, 1)
+    before = progress.history[1 - trainer.recipe.eval_every :] if trainer.recipe.eval_every > 1 else ()
+    taken = progress.epoch_seconds + sum(row.seconds for row in before)
+    each = taken / max(progress.batch + trainer.count * len(before), 1)
     return min(progress.total, progress.done + max(0, int(left(trainer) / each)))
 
 
@@ -54,7 +56,7 @@ def seconds_of_a_step(trainer: Trainer) -> float:
         looking = seconds_of_looking(trainer)
     finally:
         restore(before)
-    return median(taken[1:] or taken) + looking / trainer.count
+    return median(taken[1:] or taken) + looking / (trainer.count * trainer.recipe.eval_every)
 
 
 def seconds_of_steps(trainer: Trainer, start: int, count: int) -> list[float]:

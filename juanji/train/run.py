@@ -76,7 +76,8 @@ class Session(Callback):
             model.begin_with(lambda count: preprocessing(dataset.train.read(slice(0, count))))
         loaded = None if choices.weights is None else begin(model, choices.weights, dataset.classes)
         trainer = Trainer(model, dataset, choices.recipe, preprocessing=preprocessing)
-        trainer, measured, reasons = measure(trainer, choices.auto)
+        by_default = {default.name for default in choices.defaults}
+        trainer, measured, reasons = measure(trainer, choices.auto, in_proportion="lr" in by_default)
         config = choices.config(model, dataset, preprocessing, trainer.recipe)
         with new_folder(f"{Path(choices.data).stem}-{choices.model}", out) as path:
             session = cls(path, config, trainer, loaded, reasons)
@@ -189,13 +190,20 @@ class Session(Callback):
         }
 
 
-def measure(trainer: Trainer, auto: Collection[str]) -> tuple[Trainer, RangeTest | None, tuple[str, ...]]:
-    """A trainer with the batch and the learning rate that are found by trying, the range test, and what was found."""
+def measure(
+    trainer: Trainer, auto: Collection[str], in_proportion: bool
+) -> tuple[Trainer, RangeTest | None, tuple[str, ...]]:
+    """A trainer with the batch and the learning rate that are found by trying, the range test, and what was found.
+
+    `in_proportion` says whether the learning rate was chosen for the batch, and changes with it.
+    """
     reasons, test = [], None
     if "batch" in auto:
         batch, why = largest_batch(trainer)
         reasons.append(f"batch {batch}: {why}")
-        trainer = again(trainer, batch=batch)
+        recipe = trainer.recipe
+        lr = {"lr": recipe.rate * batch / recipe.batch} if in_proportion else {}
+        trainer = again(trainer, batch=batch, **lr)
     if "lr" in auto:
         test = range_test(trainer)
         reasons.append(f"lr {test.chosen:g}: where the loss falls fast and safely; see {RANGE}")

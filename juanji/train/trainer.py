@@ -77,12 +77,12 @@ class Trainer:
         self.model, self.callbacks, self.saving = model, tuple(callbacks), saving
         self.dataset = with_validation(dataset, recipe.seed) if recipe.patience else dataset
         self.preprocessing = preprocessing or Preprocessing.of(self.dataset.train)
-        check_classes(model, dataset, self.preprocessing)
+        self.asked = averaged(model, recipe.tta)
+        check_classes(self.asked, dataset, self.preprocessing)
         self.precision = precision_here(recipe.precision)
         self.frozen = freezing.chosen(model, recipe.freeze)
         self.optimizer = recipe.make_optimizer(model)
         self.average = ExponentialMovingAverage(model, recipe.ema) if recipe.ema else None
-        self.asked = averaged(model, recipe.tta)
         self.recalibrate = Recalibration(model, self.precision)
         self.loss = recipe.make_loss(np.bincount(self.dataset.train.y, minlength=len(dataset.classes)).tolist())
         self.stepper = self.make_stepper()
@@ -183,7 +183,9 @@ class Trainer:
     def finish_epoch(self) -> Epoch:
         """Look at what has been learnt, decide whether to go on, tell, and write a checkpoint."""
         with self.deployed() as raw:
-            row = self.judged()
+            progress = self.progress
+            due = progress.epoch % self.recipe.eval_every == 0 or progress.done >= progress.total
+            row = self.judged(look=due)
             with uninterrupted():
                 self.conclude(row, raw)
                 row, final = self.progress.history[-1], snapshot(self.model)
@@ -209,12 +211,11 @@ class Trainer:
         finally:
             restore(raw)
 
-    def judged(self) -> Epoch:
-        """The row of this epoch, by the part that is looked at."""
-        progress, images = self.progress, max(self.progress.images, 1)
-        due = progress.epoch % self.recipe.eval_every == 0 or progress.done >= progress.total
-        looked = self.looked(self.dataset.test if self.dataset.val is None else self.dataset.val) if due else NOTHING
-        val, test = (NOTHING, looked) if self.dataset.val is None else (looked, NOTHING)
+    def judged(self, look: bool = True) -> Epoch:
+        """The row of this epoch, with figures of the part that is looked at."""
+        progress, images, data = self.progress, max(self.progress.images, 1), self.dataset
+        looked = self.looked(data.test if data.val is None else data.val) if look else NOTHING
+        val, test = (NOTHING, looked) if data.val is None else (looked, NOTHING)
         train = progress.loss / images, progress.right / images
         return Epoch(progress.epoch, *train, *val, *test, float(self.optimizer.lr), 0.0)
 
@@ -226,9 +227,12 @@ class Trainer:
         self.settled = False
         self.lap()
         self.progress.total = limit.revised(self)
+        ends = self.ends(raw)
+        if ends and row.val_accuracy is row.test_accuracy is None:
+            row = self.judged()
         best = self.chosen(row)
-        finished = self.is_last(row, best, raw)
-        if finished and row.test_accuracy is None:
+        finished = ends or self.waited(row, best)
+        if finished and self.dataset.val is not None:
             loss, accuracy = self.looked(self.dataset.test)
             row = replace(row, test_loss=loss, test_accuracy=accuracy)
         self.lap()
@@ -242,20 +246,24 @@ class Trainer:
         """With `patience`, the best epoch so far; the model is given its weights."""
         if not self.recipe.patience:
             return None
-        if row.val_accuracy is not None and row.val_loss is not None:
-            best = Best(row.epoch, row.val_accuracy, row.val_loss)
-            if best.beats(self.progress.best):
-                self.best = self.model.state_dict()
-                return best
-        if self.best:
-            self.model.load_state_dict(self.best)
+        if row.val_accuracy is None or row.val_loss is None:
+            return self.progress.best
+        best = Best(row.epoch, row.val_accuracy, row.val_loss)
+        if best.beats(self.progress.best):
+            self.best = self.model.state_dict()
+            return best
+        self.model.load_state_dict(self.best)
         return self.progress.best
 
-    def is_last(self, row: Epoch, best: Best | None, raw: dict[Cell, Tensor]) -> bool:
+    def ends(self, raw: dict[Cell, Tensor]) -> bool:
         # 003's rule, on the parameters: between epochs they move by the sum of all gradients times the learning rate.
         still = self.rule is not None and self.rule({path: raw[cell] for path, cell in self.trained().items()})
-        waited = best is not None and row.epoch - best.epoch >= self.recipe.patience
-        return still or waited or self.progress.done >= self.progress.total
+        return still or self.progress.done >= self.progress.total
+
+    def waited(self, row: Epoch, best: Best | None) -> bool:
+        """Whether another look has brought no progress for as long as patience goes."""
+        looked = row.val_accuracy is not None and best is not None
+        return looked and row.epoch - best.epoch >= self.recipe.patience  # type: ignore[union-attr]
 
     def trained(self) -> dict[str, Cell]:
         return self.model.cells("parameter")
@@ -299,11 +307,12 @@ class Trainer:
         }
 
     def readable(self, path: str | Path, state: dict[str, Any]) -> Progress:
-        if state["recipe"] != json.loads(json.dumps(self.recipe.to_dict())):
+        recipe = {**Recipe().to_dict(), **state["recipe"]}  # of an older version, which had fewer choices
+        if recipe != json.loads(json.dumps(self.recipe.to_dict())):
             raise WeightsError(
                 "the checkpoint is not one of this training",
                 at=str(path),
-                received=differences(state["recipe"], self.recipe.to_dict()),
+                received=differences(recipe, self.recipe.to_dict()),
                 rule="a run is resumed with the choices that it began with",
                 fix="resume it with those, or begin another one with its weights",
             )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from juanji.nn.module import Module
-from juanji.ops.movement import concat, flip
+from juanji.ops.movement import concat, flip, reshape
 from juanji.tensor import Tensor
 
 HEIGHT, WIDTH = 1, 2  # axes of images (N, H, W, C)
@@ -31,10 +33,10 @@ class Averaged(Module):
 
     def forward(self, x: Any) -> Tensor:
         """(N, H, W, C) to logits (N, classes)."""
-        total: Any = 0.0
-        for weight, mirrored, by in self.views:
-            total = total + self.model(view(Tensor.of(x), mirrored, by)) * weight
-        return total
+        x = Tensor.of(x)
+        logits = self.model(concat([view(x, mirrored, by) for _, mirrored, by in self.views]))
+        shares = np.asarray([weight for weight, _, _ in self.views], x.dtype)[:, None, None]
+        return (reshape(logits, (len(self.views), x.shape[0], -1)) * shares).sum(axis=0)
 
 
 def averaged(model: Module, tta: str) -> Module:
@@ -45,7 +47,8 @@ def averaged(model: Module, tta: str) -> Module:
 def view(x: Tensor, mirrored: bool, by: int) -> Tensor:
     """Images (N, H, W, C) moved by a pixel or none along both axes, then mirrored; what comes in is the second row or
     column from there, as reflected."""
-    x = moved(moved(x, HEIGHT, by), WIDTH, by) if by else x
+    if by and min(x.shape[1:3]) > 1:
+        x = moved(moved(x, HEIGHT, by), WIDTH, by)
     return flip(x, WIDTH) if mirrored else x
 
 

@@ -53,18 +53,19 @@ def test_twenty_steps(name, options):
         np.testing.assert_allclose(model.parameters()[key], parameter.detach(), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("factor", [8.0, 0.125])
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_learning_rates_of_their_own_are_parameter_groups(name, options):
-    """Biases learn eight times as fast, with the same weight decay, and the first layer's weight not at all."""
+def test_learning_rates_of_their_own_are_parameter_groups(name, options, factor):
+    """Biases learn faster, with the same weight decay, or slower, with less; the first layer's weight not at all."""
     model = network()
     theirs = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.Tanh(), torch.nn.Linear(6, 2)).double()
     theirs.load_state_dict({key: torch.tensor(np.asarray(v)) for key, v in model.state_dict().items()})
-    one = optim.multiplied(getattr(optim, name)(model, **options), {"*.bias": 8.0})
+    one = optim.multiplied(getattr(optim, name)(model, **options), {"*.bias": factor})
     two = getattr(torch.optim, name)([p for key, p in theirs.named_parameters() if key != "0.weight"], **options)
     (first,) = two.param_groups
     biases = [p for key, p in theirs.named_parameters() if key.endswith("bias")]
     first["params"] = [p for p in first["params"] if not any(p is bias for bias in biases)]
-    changed = {"lr": options["lr"] * 8, "weight_decay": first["weight_decay"] / 8}
+    changed = {"lr": options["lr"] * factor, "weight_decay": first["weight_decay"] / max(factor, 1)}
     two.add_param_group({**first, "params": biases, **changed})
     for _ in range(20):
         one.update(model, gradients(model), frozen=["0.weight"])

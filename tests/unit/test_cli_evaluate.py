@@ -92,10 +92,23 @@ def test_json_is_the_evaluation(run, capsys):
     result = evaluate_images(load_run(path).model, data.test, load_run(path).config.preprocessing)
     for mistake in values["mistakes"]:
         assert mistake.pop("image") == f"pets[{60 + mistake['index']}]"  # of all parts, one after the other
-    expected = {"run": str(path), "data": "pets", "part": "test", **result.to_dict(CLASSES)}
+    expected = {"run": str(path), "data": "pets", "part": "test", "tta": "none", **result.to_dict(CLASSES)}
     assert [mistake.pop("image") for mistake in expected["mistakes"]] == [f"image {i}" for i in result.mistakes()]
     assert values == expected
     assert not list(path.glob("*.png"))
+
+
+def test_views_are_averaged(run, capsys):
+    path, data = run
+    mirrored = load_run(path).viewed("mirror")
+    result = evaluate_images(mirrored.asked, data.test, mirrored.config.preprocessing)
+    values = as_json(capsys, path, "--tta", "mirror")
+    assert (values["loss"], values["tta"]) == (result.loss, "mirror")
+    assert values["loss"] != as_json(capsys, path)["loss"]
+    _, output, _ = call(capsys, path, "--tta", "mirror")
+    assert "judged on                     test of pets, averaged over views: mirror\n" in output
+    code, _, errors = call(capsys, path, "--tta", "none of them")
+    assert (code, "no tta named" in errors) == (2, True)
 
 
 def test_pictures_go_where_they_are_told(run, capsys, tmp_path):

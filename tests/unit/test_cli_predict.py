@@ -98,6 +98,13 @@ def test_folders_are_searched_in_order(run, tree, capsys):
     assert first(output) == {"tree/a.png": "right", "tree/b/1.png": "left", "tree/b/c/2.PNG": "right"}
 
 
+def test_views_are_averaged(run, tree, capsys):
+    """What is left of an image is right of its mirror image."""
+    _, output, _ = call(capsys, run, "tree/b/1.png", "--tta", "mirror", "--json")
+    (left, right, _) = (each["probability"] for each in json.loads(output)[0]["predictions"])
+    assert left == pytest.approx(right)
+
+
 @pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz", "tgz"])
 def test_archives_are_read_in_place(ending, run, tree, capsys):
     before = sorted(tree.rglob("*"))

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,12 @@ def test_what_is_given_always_wins():
     assert not {default.name for default in choices.defaults} & given.keys()
     assert Choices.of("x", CIFAR, {"model": "resnet20"}).recipe.batch == 128
     assert Choices.of("x", ICONS, {"model": "airbench94"}).recipe.freeze == ""
+    other = Choices.of("x", CIFAR, {"optimizer": "adamw"}).recipe
+    assert (other.lr, other.lr_multipliers, other.weight_decay) == (None, (), Recipe.weight_decay)
+    assert Choices.of("x", CIFAR, {"batch": 256}).recipe.lr == 0.25
+    assert Choices.of("x", CIFAR, {"size": 64}).recipe.batch == 128
+    assert Choices.of("x", LETTERS, {"model": "airbench94"}).recipe.augment == PRESETS["handwriting"]
+    assert Choices.of("x", replace(CIFAR, size=(8, 8)), {"size": 8}).model == "resnet20"
     assert Choices.of("x", PHOTOGRAPHS, {"size": 64}).options == {"stem": "small", "width": 0.25}
 
 
@@ -159,6 +166,10 @@ def test_a_configuration_makes_the_run_again(capsys, tmp_path):
         "3",
         "--lr-multiplier",
         "*bias=2",
+        "--tta",
+        "shifts",
+        "--eval-every",
+        "2",
     ]
     perceptron(capsys, tmp_path / "a", *options)
     code, _, _ = call(capsys, "train", "--config", tmp_path / "a" / "config.json", "--out", tmp_path / "b", "--quiet")
@@ -171,6 +182,7 @@ def test_a_configuration_makes_the_run_again(capsys, tmp_path):
     assert code == 0
     recipe = load_run(tmp_path / "c").config.recipe
     assert (recipe.seed, recipe.ema, recipe.lr_multipliers) == (4, 0.5, (("*bias", 2.0),))
+    assert (recipe.tta, recipe.eval_every) == ("shifts", 2)
 
 
 def test_what_is_measured_is_told_and_kept(capsys, tmp_path):

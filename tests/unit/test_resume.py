@@ -156,6 +156,18 @@ def test_a_checkpoint_of_other_choices_is_refused(checkpoint):
         trainer(Recipe(**{**vars(RECIPE), "ema": 0.0})).load(checkpoint)
 
 
+def test_a_checkpoint_of_an_older_version_goes_on(checkpoint, monkeypatch):
+    """Which did not know every choice: what it did is what they are by default."""
+    older, whole = trainer(), Recipe.to_dict
+    older.load(checkpoint)
+    with monkeypatch.context() as before:
+        before.setattr(Recipe, "to_dict", lambda recipe: {k: v for k, v in whole(recipe).items() if k != "tta"})
+        older.save(checkpoint)
+    newer = trainer()
+    newer.load(checkpoint)
+    assert state(newer) == state(older)
+
+
 def test_a_checkpoint_of_other_images_is_refused(checkpoint):
     data = Dataset("blots", blots(44), blots(11, 1), ("left", "right"))
     other = Trainer(network(), data, RECIPE)

@@ -329,6 +329,27 @@ def test_one_may_look_at_the_test_images_seldom():
     assert None not in (rows[-1].test_accuracy, rows[3].test_loss)
 
 
+def test_patience_counts_looks():
+    class Judge(Trainer):
+        def evaluate(self, images):
+            return float(self.progress.epoch > 4), 0.5
+
+    recipe = Recipe(epochs=20, batch=12, patience=3, eval_every=2, **STILL)
+    trainer = Judge(plain(), DATA, recipe)
+    rows = list(trainer.run())
+    assert [row.epoch for row in rows if row.val_loss is not None] == [2, 4, 6]
+    assert (len(rows), trainer.progress.best.epoch) == (6, 2)
+
+
+def test_the_last_weights_are_judged_wherever_training_ends():
+    recipe = Recipe(epochs=50, batch=12, patience=3, eval_every=50, stop_epsilon=1e9, **STILL)
+    trainer = Trainer(plain(), DATA, recipe)
+    rows = list(trainer.run())
+    assert len(rows) < 50
+    assert None not in (rows[-1].val_accuracy, rows[-1].test_accuracy)
+    assert trainer.progress.best.epoch == len(rows)
+
+
 def test_a_training_that_stops_by_itself_is_tested():
     rows = list(fit(plain(), DATA, Recipe(epochs=50, batch=12, eval_every=50, stop_epsilon=1e9, **STILL)))
     assert len(rows) < 50
@@ -421,12 +442,22 @@ def test_a_time_limit_is_kept(monkeypatch):
 
 def test_a_time_that_does_not_do_is_noticed():
     progress = types.SimpleNamespace(total=100, done=10, batch=10, epoch_seconds=20.0, seconds=20.0)
-    trainer = types.SimpleNamespace(recipe=Recipe(time_limit=60.0), progress=progress)
+    trainer = types.SimpleNamespace(recipe=Recipe(time_limit=60.0), progress=progress, count=10)
     assert limit.revised(trainer) == 30
     progress.seconds = 100.0
     assert limit.revised(trainer) == 10
     progress.seconds, progress.epoch_seconds = 1.0, 0.1
     assert limit.revised(trainer) == 100
+
+
+def test_a_look_now_and_then_is_shared_by_the_epochs_between():
+    """Epochs of 10 steps and 10 s, but 40 s where there is a look: 2 s a step, of which 50 fit the rest of 100 s."""
+    rows = tuple(types.SimpleNamespace(seconds=seconds) for seconds in (10.0, 40.0, 10.0, 10.0))
+    progress = types.SimpleNamespace(total=99, done=60, batch=10, epoch_seconds=40.0, seconds=100.0, history=rows)
+    recipe = Recipe(time_limit=200.0, eval_every=3)
+    assert limit.revised(types.SimpleNamespace(recipe=recipe, progress=progress, count=10)) == 99
+    progress.total = 200
+    assert limit.revised(types.SimpleNamespace(recipe=recipe, progress=progress, count=10)) == 110
 
 
 def test_the_range_test_leaves_all_as_it_was():
