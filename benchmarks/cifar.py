@@ -1,0 +1,173 @@
+"""CIFAR-10 with juanji's default recipe, in juanji and in PyTorch with the same one: accuracy and seconds.
+
+    python -m benchmarks.cifar cifar10.zip results.jsonl --epochs 12 --seeds 0,1,2
+
+Both begin with the same weights and are given the same batches, by the same loader, at the same learning rates, in
+bfloat16 where the CPU has it. PyTorch runs eagerly on images with the channels last, with its fused optimiser, which
+was its fastest form (`benchmarks.compare`, "train airbench94"). Seconds are from the archive to the last answer, once
+the images have been decoded into the cache. Trainings that are among the results already are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from juanji.data import Preprocessing
+from juanji.tensor import Tensor
+from juanji.train import TTA, Choices, Facts, Trainer
+from juanji.train.views import view
+
+AT_ONCE = 500  # images that are answered together
+STATISTICS = 2  # batches that the statistics of averaged weights are measured on, as in juanji
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def prepared(archive: str, epochs: int, seed: int) -> Trainer:
+    """The training that `juanji train` begins, tested once, at the end."""
+    given = {"model": "airbench94", "epochs": epochs, "eval_every": epochs, "seed": seed}
+    choices = Choices.of(archive, Facts.of(archive), given).settled()
+    dataset = choices.load_data()
+    model, preprocessing = choices.create(dataset), Preprocessing.of(dataset.train, (32, 32), choices.resize)
+    model.begin_with(lambda count: preprocessing(dataset.train.read(slice(0, count))))
+    return Trainer(model, dataset, choices.recipe, preprocessing=preprocessing)
+
+
+def in_juanji(trainer: Trainer) -> float:
+    return float([*trainer.run()][-1].test_accuracy or 0.0)
+
+
+class InTorch:
+    """The training of a trainer in PyTorch, which asks it for weights, batches and learning rates only."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        import torch
+
+        self.torch, self.trainer, self.recipe = torch, trainer, trainer.recipe
+        self.net = self.network()
+        self.norms = [module for module in self.net if isinstance(module, torch.nn.BatchNorm2d)]
+        biases, fixed = [norm.bias for norm in self.norms], [self.net[0].weight, self.net[-1].bias]
+        others = [p for p in self.net.parameters() if not any(p is each for each in [*biases, *fixed])]
+        decay, ((_, factor),) = self.recipe.weight_decay, self.recipe.lr_multipliers
+        self.factors = 1.0, factor
+        groups = [{"params": others}, {"params": biases, "weight_decay": decay / factor}]
+        self.optimizer = torch.optim.SGD(
+            groups, lr=self.recipe.rate, momentum=0.9, nesterov=True, weight_decay=decay, fused=True
+        )
+        self.learnt = [*others, *biases]
+        self.means = [p.detach().clone() for p in self.learnt]
+
+    def network(self) -> Any:
+        """With the trainer's weights. The head has a bias here, which stays 0."""
+        from benchmarks.compare.networks import airbench
+        from benchmarks.compare.torch_backend import build
+
+        torch, model = self.torch, self.trainer.model
+        net = build(airbench(3, 32)).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            net[-1].bias.zero_()
+            for value, parameter in zip(model.parameters().values(), net.parameters(), strict=False):
+                array = np.array(value)  # of a convolution (*k, in, out)
+                array = np.moveaxis(array, (-1, -2), (0, 1)) if array.ndim > 2 else array
+                parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))
+        for module in net:
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = model.blocks[0].norm1.momentum
+        return net
+
+    def images(self, x: Array) -> Any:
+        return self.torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2)
+
+    def logits(self, x: Any) -> Any:
+        bfloat16 = self.recipe.precision == "bfloat16" and self.net.training
+        with self.torch.autocast("cpu", self.torch.bfloat16, enabled=bfloat16):
+            return self.net(x) / 9
+
+    def batches(self, epoch: int) -> Iterator[tuple[Array, Array]]:
+        self.trainer.progress.epoch = epoch
+        return self.trainer.batches()
+
+    def __call__(self) -> float:
+        total, done = self.recipe.epochs * self.trainer.count, 0
+        schedule = self.recipe.make_schedule(total)
+        for epoch in range(1, self.recipe.epochs + 1):
+            for x, y in self.batches(epoch):
+                self.step(self.images(x), self.torch.from_numpy(y), schedule(done))
+                done += 1
+                self.average(min(self.recipe.ema, (1 + done) / (10 + done)))
+        return self.accuracy()
+
+    def step(self, x: Any, y: Any, lr: float) -> None:
+        for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
+            group["lr"] = lr * factor
+        self.optimizer.zero_grad()
+        smoothing = self.recipe.label_smoothing
+        self.torch.nn.functional.cross_entropy(self.logits(x), y, label_smoothing=smoothing).backward()
+        self.optimizer.step()
+
+    def average(self, decay: float) -> None:
+        with self.torch.no_grad():
+            self.torch._foreach_lerp_(self.means, self.learnt, 1 - decay)
+
+    def accuracy(self) -> float:
+        """Of the averaged weights, with statistics measured for them, over the recipe's views."""
+        torch, data = self.torch, self.trainer.dataset.test
+        with torch.no_grad():
+            for parameter, mean in zip(self.learnt, self.means, strict=True):
+                parameter.copy_(mean)
+            for norm in self.norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # the mean over all batches
+            for x, _ in itertools.islice(self.batches(self.recipe.epochs), STATISTICS):
+                self.logits(self.images(x))
+        self.net.eval()
+        right = 0
+        for start in range(0, len(data), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            x, total = Tensor(self.trainer.preprocessing(data.read(some))), 0.0
+            with torch.inference_mode():
+                for weight, mirrored, by in TTA[self.recipe.tta]:
+                    total = total + weight * self.logits(self.images(np.array(view(x, mirrored, by))))
+            right += int((total.argmax(1).numpy() == data.y[some]).sum())
+        return right / len(data)
+
+
+FRAMEWORKS: dict[str, Callable[[Trainer], float]] = {
+    "juanji": in_juanji,
+    "torch": lambda trainer: InTorch(trainer)(),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("archive")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--frameworks", default=",".join(FRAMEWORKS))
+    options = parser.parse_args()
+    Facts.of(options.archive)
+    prepared(options.archive, options.epochs, 0)  # decodes the images
+    lines = options.results.read_text("utf-8").splitlines() if options.results.exists() else []
+    known = [(each["framework"], each["epochs"], each["seed"]) for each in map(json.loads, lines)]
+    for seed, framework in itertools.product(map(int, options.seeds.split(",")), options.frameworks.split(",")):
+        what = {"framework": framework, "epochs": options.epochs, "seed": seed}
+        if tuple(what.values()) in known:
+            continue
+        start = time.perf_counter()
+        accuracy = FRAMEWORKS[framework](prepared(options.archive, options.epochs, seed))
+        line = json.dumps({**what, "accuracy": accuracy, "seconds": time.perf_counter() - start})
+        print(line, flush=True)
+        with options.results.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
