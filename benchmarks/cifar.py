@@ -53,7 +53,8 @@ class InTorch:
         self.torch, self.trainer, self.recipe = torch, trainer, trainer.recipe
         self.net = self.network()
         self.norms = [module for module in self.net if isinstance(module, torch.nn.BatchNorm2d)]
-        biases, fixed = [norm.bias for norm in self.norms], [self.net[0].weight, self.net[-1].bias]
+        biases = [norm.bias for norm in self.norms]
+        fixed = [self.net[0].weight, self.net[-1].bias, *(norm.weight for norm in self.norms)]
         others = [p for p in self.net.parameters() if not any(p is each for each in [*biases, *fixed])]
         decay, ((_, factor),) = self.recipe.weight_decay, self.recipe.lr_multipliers
         self.factors = 1.0, factor
@@ -73,7 +74,9 @@ class InTorch:
         net = build(airbench(3, 32)).to(memory_format=torch.channels_last)
         with torch.no_grad():
             net[-1].bias.zero_()
-            for value, parameter in zip(model.parameters().values(), net.parameters(), strict=False):
+            scales = [each.weight for each in net if isinstance(each, torch.nn.BatchNorm2d)]
+            theirs = [p for p in net.parameters() if not any(p is scale for scale in scales)]
+            for value, parameter in zip(model.parameters().values(), theirs, strict=False):
                 array = np.array(value)  # of a convolution (*k, in, out)
                 array = np.moveaxis(array, (-1, -2), (0, 1)) if array.ndim > 2 else array
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))
