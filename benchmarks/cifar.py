@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from juanji.data import Preprocessing
+from juanji.models.airbench import COOL
 from juanji.tensor import Tensor
-from juanji.train import TTA, Choices, Facts, Trainer
+from juanji.train import TTA, Choices, Facts, Session, Trainer
 from juanji.train.views import view
 
 AT_ONCE = 500  # images that are answered together
@@ -33,11 +34,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def prepared(archive: str, epochs: int, seed: int) -> Trainer:
     """The training that `juanji train` begins, tested once, at the end."""
     given = {"model": "airbench94", "epochs": epochs, "eval_every": epochs, "seed": seed}
-    choices = Choices.of(archive, Facts.of(archive), given).settled()
-    dataset = choices.load_data()
-    model, preprocessing = choices.create(dataset), Preprocessing.of(dataset.train, (32, 32), choices.resize)
-    model.begin_with(lambda count: preprocessing(dataset.train.read(slice(0, count))))
-    return Trainer(model, dataset, choices.recipe, preprocessing=preprocessing)
+    with tempfile.TemporaryDirectory() as folder:
+        return Session.start(Choices.of(archive, Facts.of(archive), given), folder).trainer
 
 
 def in_juanji(trainer: Trainer) -> float:
@@ -50,12 +48,15 @@ class InTorch:
     def __init__(self, trainer: Trainer) -> None:
         import torch
 
+        from benchmarks.compare.networks import airbench
+        from benchmarks.compare.torch_backend import build
+
         self.torch, self.trainer, self.recipe = torch, trainer, trainer.recipe
-        self.net = self.network()
+        self.net = build(airbench(3, 32)).to(memory_format=torch.channels_last)
         self.norms = [module for module in self.net if isinstance(module, torch.nn.BatchNorm2d)]
+        self.begin()
         biases = [norm.bias for norm in self.norms]
-        fixed = [self.net[0].weight, self.net[-1].bias, *(norm.weight for norm in self.norms)]
-        others = [p for p in self.net.parameters() if not any(p is each for each in [*biases, *fixed])]
+        others = self.without(self.net[0].weight, self.net[-1].bias, *self.scales, *biases)
         decay, ((_, factor),) = self.recipe.weight_decay, self.recipe.lr_multipliers
         self.factors = 1.0, factor
         groups = [{"params": others}, {"params": biases, "weight_decay": decay / factor}]
@@ -65,25 +66,27 @@ class InTorch:
         self.learnt = [*others, *biases]
         self.means = [p.detach().clone() for p in self.learnt]
 
-    def network(self) -> Any:
-        """With the trainer's weights. The head has a bias here, which stays 0."""
-        from benchmarks.compare.networks import airbench
-        from benchmarks.compare.torch_backend import build
+    @property
+    def scales(self) -> list[Any]:
+        """Of the normalisations, which stay 1."""
+        return [norm.weight for norm in self.norms]
 
+    def without(self, *parameters: Any) -> list[Any]:
+        return [p for p in self.net.parameters() if not any(p is each for each in parameters)]
+
+    def begin(self) -> None:
+        """Take over the trainer's weights. The head has a bias here, which stays 0."""
         torch, model = self.torch, self.trainer.model
-        net = build(airbench(3, 32)).to(memory_format=torch.channels_last)
+        head = self.net[-1].bias
         with torch.no_grad():
-            net[-1].bias.zero_()
-            scales = [each.weight for each in net if isinstance(each, torch.nn.BatchNorm2d)]
-            theirs = [p for p in net.parameters() if not any(p is scale for scale in scales)]
-            for value, parameter in zip(model.parameters().values(), theirs, strict=False):
+            head.zero_()
+            theirs = self.without(head, *self.scales)
+            for value, parameter in zip(model.parameters().values(), theirs, strict=True):
                 array = np.array(value)  # of a convolution (*k, in, out)
                 array = np.moveaxis(array, (-1, -2), (0, 1)) if array.ndim > 2 else array
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))
-        for module in net:
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.momentum = model.blocks[0].norm1.momentum
-        return net
+        for norm in self.norms:
+            norm.momentum = model.blocks[0].norm1.momentum
 
     def images(self, x: Array) -> Any:
         return self.torch.from_numpy(np.ascontiguousarray(x)).permute(0, 3, 1, 2)
@@ -91,7 +94,7 @@ class InTorch:
     def logits(self, x: Any) -> Any:
         bfloat16 = self.recipe.precision == "bfloat16" and self.net.training
         with self.torch.autocast("cpu", self.torch.bfloat16, enabled=bfloat16):
-            return self.net(x) / 9
+            return self.net(x) / COOL
 
     def batches(self, epoch: int) -> Iterator[tuple[Array, Array]]:
         self.trainer.progress.epoch = epoch
@@ -156,7 +159,6 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--frameworks", default=",".join(FRAMEWORKS))
     options = parser.parse_args()
-    Facts.of(options.archive)
     prepared(options.archive, options.epochs, 0)  # decodes the images
     lines = options.results.read_text("utf-8").splitlines() if options.results.exists() else []
     known = [(each["framework"], each["epochs"], each["seed"]) for each in map(json.loads, lines)]

@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import cast
 
 from juanji.kernels.contraction import BATCH, Contraction, Dim
-from juanji.kernels.cooktoom import POINTS, Algorithm, Matrix, algorithm
+from juanji.kernels.cooktoom import POINTS, Algorithm, Matrix, algorithm, transposed
 from juanji.kernels.direct import prices
 from juanji.kernels.isa import ISA
 from juanji.kernels.schedule import IMAGES
-from juanji.kernels.spectra import Spectra
 from juanji.kernels.text import SIZES
 from juanji.kernels.winograd import Outputs, Weights, Winograd
 
@@ -133,10 +132,9 @@ def transform_cycles(matrices: Sequence[Matrix]) -> float:
     return before / 2 + operations / 2 + math.prod(sizes)
 
 
-def latency(way: Winograd, *between: Spectra) -> float:
-    """How much longer transforms take for what lies between the stages."""
-    near = way.strips and sum(each.size(way.together) for each in between) * SIZES["float"] <= NEARBY
-    return 1.0 if near else LATENCY
+def latency(way: Winograd, between: int) -> float:
+    """How much longer transforms take for so many words that lie between the stages."""
+    return 1.0 if way.strips and between * SIZES["float"] <= NEARBY else LATENCY
 
 
 def cycles(way: Winograd) -> float:
@@ -159,13 +157,14 @@ def output_cycles(way: Outputs) -> float:
     tiles, blocks = way.total * way.tiling.width, -(-way.together // way.tiles)
     rounds = -(-way.total // way.strips) if way.strips else 1
     products = way.way[1].cycles / images(way.products) * rounds * blocks
-    back = [tuple(zip(*a.outputs, strict=True)) for a in way.algorithms]
+    back = [transposed(a.outputs) for a in way.algorithms]
+    between = sum(each.size(way.together) for each in (way.data, way.results))
     transforms = tiles * vectors(way, n) * transform_cycles([a.data for a in way.algorithms])
     transforms += tiles * vectors(way, k) * transform_cycles(back)
-    transforms *= latency(way, way.data, way.results)
+    transforms *= latency(way, between)
     transforms += LATENCY * vectors(way, k) * n * transform_cycles([a.taps for a in way.algorithms])
-    between = 0 if way.strips else moving(sum(each.size(way.together) for each in (way.data, way.results)), 2)
-    return products + transforms + moving(way.pack.size(), 1 + rounds) + between
+    moved = 0 if way.strips else moving(between, 2)
+    return products + transforms + moving(way.pack.size(), 1 + rounds) + moved
 
 
 def weight_cycles(way: Weights) -> float:
@@ -174,9 +173,9 @@ def weight_cycles(way: Weights) -> float:
     rounds = -(-way.total // way.strips) if way.strips else 1
     products = rounds * -(-way.together // way.tiles) * way.tiles * way.elements * n * vectors(way, k) / 2
     transforms = tiles * sum(vectors(way, side.channels) * transform_cycles(side.matrices) for side in way.sides)
-    transforms *= latency(way, *way.spectra_of_both)
-    back = [tuple(zip(*a.taps, strict=True)) for a in way.algorithms]
-    transforms += LATENCY * n * vectors(way, k) * transform_cycles(back)
+    between = sum(each.size(way.together) for each in way.spectra_of_both)
+    transforms *= latency(way, between)
+    transforms += LATENCY * n * vectors(way, k) * transform_cycles([transposed(a.taps) for a in way.algorithms])
     sums = moving(way.sums, 2 * rounds) + moving(way.sums * way.chunks, 2)
-    between = 0 if way.strips else moving(sum(each.size(way.together) for each in way.spectra_of_both), 2)
-    return 1.1 * products / (2 if way.pair else 1) + transforms + sums + between
+    moved = 0 if way.strips else moving(between, 2)
+    return 1.1 * products / (2 if way.pair else 1) + transforms + sums + moved

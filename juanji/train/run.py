@@ -132,8 +132,7 @@ class Session(Callback):
         every_steps, every_seconds  when to write the checkpoint, besides after every epoch; 0 for never
 
         The folder is written after every epoch, the learning curve where that takes little of the time, and at the end.
-        KeyboardInterrupt is passed on. Raises DataError where another process
-        is training in the folder.
+        KeyboardInterrupt is passed on. Raises DataError where another process is training in the folder.
         """
         self.trainer.callbacks = (self, *callbacks)
         self.trainer.saving = Saving(self.path / CHECKPOINT, every_steps, every_seconds)

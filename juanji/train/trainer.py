@@ -262,8 +262,9 @@ class Trainer:
 
     def waited(self, row: Epoch, best: Best | None) -> bool:
         """Whether another look has brought no progress for as long as patience goes."""
-        looked = row.val_accuracy is not None and best is not None
-        return looked and row.epoch - best.epoch >= self.recipe.patience  # type: ignore[union-attr]
+        if row.val_accuracy is None or best is None:
+            return False
+        return row.epoch - best.epoch >= self.recipe.patience
 
     def trained(self) -> dict[str, Cell]:
         return self.model.cells("parameter")

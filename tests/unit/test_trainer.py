@@ -91,6 +91,12 @@ def test_schedules_by_name(name):
         ({"accumulate": 0}, ArgumentError, "training: bad accumulate"),
         ({"accumulate": 9, "batch": 8}, ArgumentError, r"a batch has no such parts\n  received  accumulate=9, batch=8"),
         ({"patience": 1.5}, ArgumentError, "training: bad patience"),
+        ({"eval_every": 0}, ArgumentError, r"training: bad eval_every\n  received  eval_every=0\n  rule      [\s\S]*1"),
+        (
+            {"tta": "mirrors"},
+            UnknownNameError,
+            r"no tta named 'mirrors'\n  rule      one of mirror, none, shifts[\s\S]*'mirror'",
+        ),
         ({"time_limit": -1}, ArgumentError, "training: bad time_limit"),
         ({"unfreeze_at": (2,)}, ArgumentError, "there is nothing to unfreeze"),
         ({"unfreeze_at": (0,), "freeze": "1"}, ArgumentError, "bad unfreeze_at"),
