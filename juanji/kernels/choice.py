@@ -13,6 +13,7 @@ from juanji.kernels.cooktoom import POINTS, Algorithm, Matrix, algorithm, transp
 from juanji.kernels.direct import prices
 from juanji.kernels.isa import ISA
 from juanji.kernels.schedule import IMAGES
+from juanji.kernels.spectra import Spectra
 from juanji.kernels.text import SIZES
 from juanji.kernels.winograd import Outputs, Weights, Winograd
 
@@ -20,12 +21,13 @@ WORTHWHILE = 0.9  # of the cycles of direct convolution at most
 PRODUCTS = 216  # of a tile: every one of them is code of its own
 OUTPUTS = 5  # along an axis at most: F(6, 3) saves a fifth of the products of F(4, 3), for four times its errors
 PAIR_PRODUCTS = 6  # along an axis at most: eight magnify the rounding to bfloat16 to 11–16 % of the largest value
-LATENCY = 2.0  # transforms wait for memory: by so much they take longer than their instructions, unless it is near
+WAITING = 2.0  # transforms wait for memory: by so much they take longer than their instructions, unless it is near
 NEARBY, CACHE = 640 << 10, 32 << 20  # bytes that the second and the last cache may hold
 NEAR, FAR = 16, 12  # bytes that a thread moves in a cycle, to and from the last cache and the memory behind it
-TOGETHER = 64  # tiles that are worked through together, so that transformed weights are read seldom
+TOGETHER = 64  # tiles at most that are worked through together, many so that transformed weights are read seldom
 ROWS, PAIR_ROWS = 14, 16  # tiles of a block at most: as many rows by two vectors as fit the registers; some by four
 TASKS = 8  # that one kernel for all stages has to have
+IDLE = 0.03  # the share of the time in which threads wait for the last task, at most, if that can be had
 CHUNKS = 16  # of a weight gradient in which every task has sums of its own
 
 
@@ -101,21 +103,35 @@ def best(contraction: Contraction, isa: ISA, batch: int, pair: bool = False) -> 
 def outputs(problem: Contraction, found: tuple[Algorithm, ...], isa: ISA, batch: int, pair: bool) -> Iterator[Outputs]:
     """In stages, and in one kernel if that has enough tasks."""
     first = Outputs(problem, found, isa, batch, 1, 0, pair=pair)
-    width, total, rows = first.tiling.width, first.total, PAIR_ROWS if pair else ROWS
-    for strips in (max(1, TOGETHER // width), 0):
-        tiles = min(width * (strips or total), TOGETHER)
-        if strips * TASKS <= total:
-            yield replace(first, tiles=-(-tiles // -(-tiles // rows)), strips=strips)
+    width, rows = first.tiling.width, PAIR_ROWS if pair else ROWS
+    for strips in {strips_of_a_task(first, TASKS), 0}:
+        whole = replace(first, tiles=width * (strips or 1), strips=strips)
+        tiles = min(width * (strips or first.total), TOGETHER)
+        shared = strips and whole.data.beside(first.width(whole.data.channels), first.tiling) > 1
+        yield whole if shared else replace(whole, tiles=-(-tiles // -(-tiles // rows)))
 
 
 def weights(problem: Contraction, found: tuple[Algorithm, ...], isa: ISA, batch: int, pair: bool) -> Iterator[Weights]:
     """In stages, and in one kernel."""
     first = Weights(problem, found, isa, batch, 1, 0, pair=pair)
-    strips = max(1, TOGETHER // first.tiling.width)
-    tiles = first.tiling.width * min(strips, first.total)
-    yield replace(first, tiles=tiles)
-    if strips * TASKS <= first.total:
-        yield replace(first, tiles=tiles, strips=strips, chunks=min(CHUNKS, first.total // strips))
+    width = first.tiling.width
+    yield replace(first, tiles=width * min(max(1, TOGETHER // width), first.total))
+    if strips := strips_of_a_task(first, CHUNKS):
+        yield replace(first, tiles=width * strips, strips=strips, chunks=min(CHUNKS, -(-first.total // strips)))
+
+
+def strips_of_a_task(way: Winograd, tasks: int) -> int:
+    """How many strips of tiles a task takes through all stages, so that so many tasks end at nearly the same time; 0 if
+    there are so few that stages by themselves are faster."""
+
+    def idle(strips: int) -> int:
+        return -(-way.total // (strips * tasks)) * strips * tasks - way.total
+
+    most = max(1, TOGETHER // way.tiling.width)
+    if most * TASKS > way.total:
+        return 0
+    found = range(most, most // 2, -1)
+    return next((n for n in found if idle(n) <= IDLE * way.total), min(found, key=idle))
 
 
 # Costs: as in `schedule.py`, a machine that does two FMAs and two loads a cycle
@@ -134,7 +150,7 @@ def transform_cycles(matrices: Sequence[Matrix]) -> float:
 
 def latency(way: Winograd, between: int) -> float:
     """How much longer transforms take for so many words that lie between the stages."""
-    return 1.0 if way.strips and between * SIZES["float"] <= NEARBY else LATENCY
+    return 1.0 if way.strips and between * SIZES["float"] <= NEARBY else WAITING
 
 
 def cycles(way: Winograd) -> float:
@@ -148,8 +164,16 @@ def moving(words: float, times: float) -> float:
     return size * times / (NEAR if size <= CACHE else FAR)
 
 
-def vectors(way: Winograd, count: int) -> int:
-    return -(-count // way.width)
+def vectors(way: Winograd, count: int) -> float:
+    """Whole vectors of so many channels; two that are half as wide count as one."""
+    width = way.width(count)
+    return -(-count // width) * width / way.isa.lanes(way.kind)
+
+
+def gathered(way: Winograd, spectra: Spectra) -> float:
+    """Vectors of a tile that is to be transformed, which may share them with others."""
+    together = spectra.beside(way.width(spectra.channels), way.tiling)
+    return vectors(way, spectra.channels) * way.tiling.groups(together) / way.tiling.width
 
 
 def output_cycles(way: Outputs) -> float:
@@ -159,10 +183,10 @@ def output_cycles(way: Outputs) -> float:
     products = way.way[1].cycles / images(way.products) * rounds * blocks
     back = [transposed(a.outputs) for a in way.algorithms]
     between = sum(each.size(way.together) for each in (way.data, way.results))
-    transforms = tiles * vectors(way, n) * transform_cycles([a.data for a in way.algorithms])
+    transforms = tiles * gathered(way, way.data) * transform_cycles([a.data for a in way.algorithms])
     transforms += tiles * vectors(way, k) * transform_cycles(back)
     transforms *= latency(way, between)
-    transforms += LATENCY * vectors(way, k) * n * transform_cycles([a.taps for a in way.algorithms])
+    transforms += WAITING * vectors(way, k) * n * transform_cycles([a.taps for a in way.algorithms])
     moved = 0 if way.strips else moving(between, 2)
     return products + transforms + moving(way.pack.size(), 1 + rounds) + moved
 
@@ -172,10 +196,11 @@ def weight_cycles(way: Weights) -> float:
     tiles = way.total * way.tiling.width
     rounds = -(-way.total // way.strips) if way.strips else 1
     products = rounds * -(-way.together // way.tiles) * way.tiles * way.elements * n * vectors(way, k) / 2
-    transforms = tiles * sum(vectors(way, side.channels) * transform_cycles(side.matrices) for side in way.sides)
+    both = zip(way.spectra_of_both, way.sides, strict=True)
+    transforms = tiles * sum(gathered(way, spectra) * transform_cycles(side.matrices) for spectra, side in both)
     between = sum(each.size(way.together) for each in way.spectra_of_both)
     transforms *= latency(way, between)
-    transforms += LATENCY * n * vectors(way, k) * transform_cycles([transposed(a.taps) for a in way.algorithms])
+    transforms += WAITING * n * vectors(way, k) * transform_cycles([transposed(a.taps) for a in way.algorithms])
     sums = moving(way.sums, 2 * rounds) + moving(way.sums * way.chunks, 2)
     moved = 0 if way.strips else moving(between, 2)
     return 1.1 * products / (2 if way.pair else 1) + transforms + sums + moved

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -18,7 +18,8 @@ from juanji.kernels.text import Text, Value, const
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 Index = tuple[int, ...]
-Elements = Mapping[Index, Value | None]  # None is zero
+Element = Value | None  # None is zero
+Elements = Mapping[Index, Element | Callable[[], Value]]  # what is called loads one
 
 # The points beside 0 and infinity. Of all multiples of 1/8 those for n = 6 give the smallest errors: with 64 channels
 # and 3×3 taps 1.1e-6 of the largest output in float32, where the customary ±1, ±2 give 6e-6. With n = 8, for 5×5 taps,
@@ -84,20 +85,27 @@ def transposed(matrix: Matrix) -> Matrix:
 # As machine code
 
 
-def applied(t: Text, matrices: Sequence[Matrix], x: Elements) -> dict[Index, Value | None]:
-    """A small array with every axis multiplied by its matrix, the first axis first."""
-    for axis, matrix in enumerate(matrices):
-        lines = sorted({(*i[:axis], *i[axis + 1 :]) for i in x})
-        result: dict[Index, Value | None] = {}
-        for line in lines:
-            places = [(*line[:axis], i, *line[axis:]) for i in range(len(matrix[0]))]
-            for i, y in enumerate(product(t, matrix, [x.get(place) for place in places])):
-                result[*line[:axis], i, *line[axis:]] = y
-        x = result
-    return dict(x)
+def applied(t: Text, matrices: Sequence[Matrix], x: Elements) -> Iterator[tuple[Index, Element]]:
+    """The elements of a small array with every axis multiplied by its matrix, the first axis first, in order.
+
+    They are loaded late and given soon: the code comes in this order, and there are fewer registers than elements.
+    """
+    *first, last = enumerate(matrices)
+    for axis, matrix in first:
+        x = dict(multiplied(t, axis, matrix, x))
+    yield from multiplied(t, *last, x)
 
 
-def product(t: Text, matrix: Matrix, x: Sequence[Value | None]) -> list[Value | None]:
+def multiplied(t: Text, axis: int, matrix: Matrix, x: Elements) -> Iterator[tuple[Index, Element]]:
+    """The elements of an array with one axis multiplied by a matrix."""
+    for line in sorted({(*i[:axis], *i[axis + 1 :]) for i in x}):
+        places = [(*line[:axis], i, *line[axis:]) for i in range(len(matrix[0]))]
+        loaded = [y() if callable(y) else y for y in map(x.get, places)]
+        for i, y in enumerate(product(t, matrix, loaded)):
+            yield (*line[:axis], i, *line[axis:]), y
+
+
+def product(t: Text, matrix: Matrix, x: Sequence[Element]) -> list[Element]:
     """A matrix times a vector, without multiplying by 0 and ±1. Points come as ±p: columns of equal size are taken as
     sum and difference, and of rows of equal size the parts that they share are computed once."""
     columns = list(transposed(matrix))

@@ -46,6 +46,10 @@ class ISA:
         halves = self.name == "avx512" and host_name() in HALVES
         return replace(self, width=self.width // 2) if halves and whole >= IDLE * half else None
 
+    def suited(self, lanes: int, kind: str = "float") -> int:
+        """How many lanes vectors for so many numbers should have."""
+        return (self.halved(lanes, kind) or self).lanes(kind)
+
     def missing(self) -> str:
         """Why this machine does not run it; empty if it does."""
         if self.machines and platform.machine() not in self.machines:

@@ -5,15 +5,18 @@ Tiles are numbered along strips, rows of tiles along the last axis, and strips t
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from juanji.kernels.cooktoom import Matrix, applied
+from juanji.kernels.packing import interleaved
 from juanji.kernels.text import SIZES, Int, Text, Value, const, index
 
 LINE = 64  # bytes of a cache line
+LEAST = 16  # bytes of a tile's channels
 MEETING = 1024  # bytes: what lies a multiple of them apart meets in a few places of the first cache
 
 Sizes = tuple[int, ...]
@@ -22,12 +25,14 @@ Strips = tuple[Int, Int]  # from, to
 
 @dataclass(frozen=True)
 class Spot:
-    """A tile: its image, its place among the image's tiles, its outputs along each axis, its number."""
+    """A tile: its image, its place among the image's tiles, its outputs along each axis, its number; and how many
+    equal ones, of the same strip, begin with it."""
 
     image: Int
     place: tuple[Int, ...]
     sizes: Sizes
     number: Int
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class Tiling:
         """How many tiles a strip has."""
         return self.counts[-1]
 
-    def each(self, t: Text, strips: Strips, base: Int, body: Callable[[Spot], None]) -> None:
-        """`body` for all tiles of some strips, numbered from the first tile of strip `base` on."""
+    def each(self, t: Text, strips: Strips, base: Int, body: Callable[[Spot], None], together: int = 1) -> None:
+        """`body` for all tiles of some strips, numbered from the first tile of strip `base` on; for so many together
+        where there are enough."""
 
         def strip(s: Int) -> None:
             image, place = s, list[Int]()
@@ -64,13 +70,20 @@ class Tiling:
 
         def along(image: Int, place: tuple[Int, ...], sizes: Sizes, first: Int) -> None:
             for start, stop, size in self.parts(-1):
+                whole = stop - (stop - start) % together
+                for low, high, count in ((start, whole, together), (whole, stop, 1)):
 
-                def tile(i: Int, size: int = size) -> None:
-                    body(Spot(image, (*place, i), (*sizes, size), t.add(first, i)))
+                    def some(i: Int, size: int = size, count: int = count) -> None:
+                        body(Spot(image, (*place, i), (*sizes, size), t.add(first, i), count))
 
-                t.loop(start, stop, tile)
+                    t.loop(low, high, some, count)
 
         t.loop(*strips, strip)
+
+    def groups(self, together: int) -> int:
+        """Into how many groups, of so many equal tiles or of one, a strip falls."""
+        counts = [stop - start for start, stop, _ in self.parts(-1)]
+        return sum(n // together + n % together for n in counts)
 
     def parts(self, axis: int) -> list[tuple[int, int, int]]:
         """The tiles along an axis: from, to, and how many outputs each has."""
@@ -136,8 +149,9 @@ class Spectra:
 
     @property
     def pitch(self) -> int:
-        line = LINE // SIZES[self.kind]
-        return self.apart(-(-self.channels // line) * line)
+        line, least = (size // SIZES[self.kind] for size in (LINE, LEAST))
+        few = max(least, 1 << (self.channels - 1).bit_length())
+        return self.apart(-(-self.channels // line) * line) if few > line else few
 
     @property
     def rows(self) -> int:
@@ -146,7 +160,9 @@ class Spectra:
 
     @property
     def plane(self) -> int:
-        return self.apart(self.rows * self.pitch)
+        """Words, in an odd number of lines: then the elements of a tile do not meet in the first cache."""
+        line = LINE // SIZES[self.kind]
+        return (-(-self.rows * self.pitch // line) | 1) * line
 
     @property
     def block(self) -> int:
@@ -178,6 +194,10 @@ class Spectra:
         there = t.op("and", t.load(at, "i32", y.lanes, mask), t.splat(t.op("sub", const(0, "i32"), second), y.lanes))
         t.store(t.op("or", word, there), at, mask)
 
+    def beside(self, width: int, tiling: Tiling) -> int:
+        """How many tiles of a strip share a vector of such a width: if each block has whole strips, all that fit."""
+        return max(1, width // self.pitch) if self.tiles % tiling.width == 0 and not self.pairs else 1
+
     def gather(
         self,
         t: Text,
@@ -189,8 +209,8 @@ class Spectra:
         strips: Strips,
         base: Int,
     ) -> None:
-        """Transform the tiles of some strips, `width` channels at once."""
-        zero, steps = Value("zeroinitializer", "float", width), images.strides[1:]
+        """Transform the tiles of some strips, in vectors of `width` channels, or of a few tiles if those fit one."""
+        steps, together = images.strides[1:], self.beside(width, tiling)
 
         def tile(spot: Spot) -> None:
             offset = t.add(images.start, t.mul(spot.image, images.strides[0]))
@@ -200,18 +220,25 @@ class Spectra:
             second = t.convert("trunc", index(t.divmod(spot.number, 2)[1]), "i32") if self.pairs else None
             reach = [range(n + more) for n, more in zip(spot.sizes, images.more, strict=True)]
             places = {i: sum(map(int.__mul__, i, steps)) for i in itertools.product(*reach)}
+            lanes, apart = self.pitch if together > 1 else width, tiling.steps[-1] * steps[-1]
 
             def some(first: Int, mask: Value | None) -> None:
                 here, there = t.at(at, first, images.kind), t.at(to, first, self.kind)
+
+                def load(place: int) -> Value:
+                    tiles = [t.at(here, place + i * apart, images.kind) for i in range(spot.count)]
+                    return joined(t, [t.load(one, images.kind, lanes, mask) for one in tiles])
+
                 for place in images.below(spot.sizes, tiling.steps):
                     t.prefetch(t.at(here, place, images.kind))
-                x = {i: t.load(t.at(here, place, images.kind), images.kind, width, mask) for i, place in places.items()}
-                for e, (_, y) in enumerate(sorted(applied(t, images.matrices, x).items())):
-                    self.put(t, zero if y is None else y, t.at(there, e * self.plane, self.kind), second, mask)
+                zero, stored = Value("zeroinitializer", "float", lanes * spot.count), mask if together == 1 else None
+                x = {i: functools.partial(load, place) for i, place in places.items()}
+                for e, (_, y) in enumerate(applied(t, images.matrices, x)):
+                    self.put(t, zero if y is None else y, t.at(there, e * self.plane, self.kind), second, stored)
 
-            channels(t, images.channels, width, some)
+            channels(t, images.channels, lanes, some)
 
-        tiling.each(t, strips, base, tile)
+        tiling.each(t, strips, base, tile, together)
 
     def clear(self, t: Text, width: int, target: Value, tiles: Int) -> None:
         """Zero what the last block has beyond so many tiles; the second of a pair is so already."""
@@ -226,6 +253,14 @@ class Spectra:
             t.loop(0, self.elements, lambda e: element(t.at(at, t.mul(e, self.plane), self.kind)))
 
         t.loop(start, t.mul(self.blocks(t, tiles), self.tiles), tile, step)
+
+
+def joined(t: Text, parts: Sequence[Value]) -> Value:
+    """Vectors of equal width, a power of two of them, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    low, high = (joined(t, half) for half in (parts[: len(parts) // 2], parts[len(parts) // 2 :]))
+    return interleaved(t, low, high, range(2 * low.lanes))
 
 
 def channels(t: Text, count: Int, width: int, body: Callable[[Int, Value | None], None]) -> None:

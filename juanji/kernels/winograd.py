@@ -55,10 +55,9 @@ class Winograd:
     def kind(self) -> str:
         return self.contraction.kind
 
-    @property
-    def width(self) -> int:
-        """Lanes of a vector."""
-        return self.isa.lanes(self.kind)
+    def width(self, channels: int) -> int:
+        """Lanes of a vector of so many channels."""
+        return self.isa.suited(channels, self.kind)
 
     @property
     def elements(self) -> int:
@@ -108,18 +107,19 @@ class Winograd:
         high = t.minimum(t.add(low, self.strips), total)
         return (low, high), t.mul(t.add(high, t.mul(low, -1)), self.tiling.width)
 
-    def best_way(self) -> Way:
-        """How the products are computed, with vectors as wide as those of the transforms."""
-        found = ways(self.products, self.isa, keep_rows=False)
-        return next(way for way in found if way[1].width == self.isa.width)
+    @functools.cached_property
+    def way(self) -> Way:
+        """How the products are computed."""
+        return ways(self.products, self.isa, keep_rows=False)[0]
 
-    def nest(self, t: Text, problem: Contraction, way: Way) -> Nest:
+    def nest(self, t: Text) -> Nest:
         """The products of all elements, within another kernel."""
-        form, schedule = way
+        form, schedule = self.way
         schedule = replace(schedule, row_group=1 << 30, lane_group=1 << 30, lanes_first=False, blocks=())
-        pack = Packing(form.contraction, self.width, schedule.vectors) if schedule.packed else None
+        isa, width = replace(self.isa, width=schedule.width), schedule.lanes(self.kind)
+        pack = Packing(form.contraction, width, schedule.vectors) if schedule.packed else None
         read = pack.contraction if pack else form.contraction
-        return Nest(problem, Grid(read.simplified(), schedule, self.width, form), self.isa, pack, t=t)
+        return Nest(self.products, Grid(read.simplified(), schedule, width, form), isa, pack, t=t)
 
 
 @dataclass(frozen=True)
@@ -162,17 +162,18 @@ class Outputs(Winograd):
 
     @functools.cached_property
     def way(self) -> Way:
-        form, schedule = self.best_way()
+        form, schedule = super().way
         return form, replace(schedule, packed=True)
 
     @functools.cached_property
     def pack(self) -> Packing:
         """How the transformed weights lie in memory."""
-        return Packing(self.products, self.width, self.way[1].vectors)
+        schedule = self.way[1]
+        return Packing(self.products, schedule.lanes(self.kind), schedule.vectors)
 
     def stages(self, end: End) -> list[Stage]:
         channels = self.contraction.reduce[-1].size
-        tasks = -(-channels // self.width)
+        tasks = -(-channels // self.pack.width)
         weights = Stage("transform weights", self.weights(), ("b", "weights"), ("weights",), tasks)
         slots: tuple[str | int, ...]
         if self.strips:
@@ -201,11 +202,11 @@ class Outputs(Winograd):
         total, size = t.slot(3, "i64"), self.memory()["scratch"]
         v = t.at(t.slot(4), t.mul(t.argument("who"), size), self.kind)
         m = t.at(v, self.data.size(self.together), self.kind)
-        nest = self.nest(t, self.products, self.way)
+        nest = self.nest(t)
 
         def block(i: Int) -> None:
             strips, tiles = self.strips_of(t, i, total)
-            self.data.gather(t, self.width, self.tiling, self.images, a, v, strips, strips[0])
+            self.gather(t, a, v, strips, strips[0])
             nest.write([v, u, m], self.data.blocks(t, tiles))
             self.finish(t, m, strips, strips[0], end or self.storing(c))
 
@@ -215,9 +216,12 @@ class Outputs(Winograd):
     def gathering(self) -> str:
         """The kernel of the first stage; a task is a strip."""
         t = kernel_text(self.isa.fused)
-        strips = t.argument("lo"), t.argument("hi")
-        self.data.gather(t, self.width, self.tiling, self.images, t.slot(0), t.slot(1), strips, 0)
+        self.gather(t, t.slot(0), t.slot(1), (t.argument("lo"), t.argument("hi")), 0)
         return str(t)
+
+    def gather(self, t: Text, source: Value, target: Value, strips: Strips, base: Int) -> None:
+        width = self.width(self.images.channels)
+        self.data.gather(t, width, self.tiling, self.images, source, target, strips, base)
 
     def finishing(self, end: Epilogue | None) -> str:
         """The kernel of the last stage; a task is a strip."""
@@ -233,6 +237,7 @@ class Outputs(Winograd):
     def finish(self, t: Text, m: Value, strips: Strips, base: Int, store: Epilogue) -> None:
         """Transform the results of some strips back to outputs."""
         problem, kind, spectra = self.contraction, self.kind, self.results
+        width = self.width(problem.lanes.size)
 
         def tile(spot: Spot) -> None:
             at = spectra.tile(t, m, spot.number)
@@ -241,16 +246,16 @@ class Outputs(Winograd):
             corner = [t.mul(i, step) for i, step in zip(spot.place, self.tiling.steps, strict=True)]
 
             def some(first: Int, mask: Value | None) -> None:
-                x = {
-                    i: t.load(t.at(t.at(at, first, kind), e * spectra.plane, kind), kind, self.width, mask)
-                    for e, i in enumerate(self.indices)
-                }
-                for i, y in sorted(applied(t, matrices, x).items()):
+                def load(element: int) -> Value:
+                    return t.load(t.at(t.at(at, first, kind), element * spectra.plane, kind), kind, width, mask)
+
+                x = {i: functools.partial(load, e) for e, i in enumerate(self.indices)}
+                for i, y in applied(t, matrices, x):
                     rows = tuple(t.add(p, j) for p, j in zip(corner, i, strict=True))
                     place = Place(outer, rows, first, place_in_c(t, problem, outer, rows, first))
-                    store(t, place, y or const(0, kind, self.width), mask)
+                    store(t, place, y or const(0, kind, width), mask)
 
-            channels(t, problem.lanes.size, self.width, some)
+            channels(t, problem.lanes.size, width, some)
 
         self.tiling.each(t, strips, base, tile)
 
@@ -264,7 +269,7 @@ class WeightText:
 
     def __init__(self, owner: Outputs) -> None:
         self.owner, self.problem, self.pack = owner, owner.contraction, owner.pack
-        self.kind, self.width = owner.kind, owner.width
+        self.kind, self.width = owner.kind, owner.pack.width
         *taps, self.depth = self.problem.reduce
         self.taps = {
             i: sum(j * d.b for j, d in zip(i, taps, strict=True))
@@ -314,7 +319,7 @@ class WeightText:
         def transformed(i: Int) -> list[Value]:
             here = t.at(near, t.mul(i, width), kind)
             x = {tap: t.load(t.at(here, n * width**2, kind), kind, width) for n, tap in enumerate(self.taps)}
-            found = sorted(applied(t, [a.taps for a in self.owner.algorithms], x).items())
+            found = applied(t, [a.taps for a in self.owner.algorithms], x)
             return [y or const(0, kind, width) for _, y in found]
 
         def one(i: Int) -> None:
@@ -383,10 +388,6 @@ class Weights(Winograd):
             adds=self.strips > 0,
         )
 
-    @functools.cached_property
-    def way(self) -> Way:
-        return self.best_way()
-
     def stages(self, end: End) -> list[Stage]:
         x, g = self.sides
         if self.strips:
@@ -420,11 +421,11 @@ class Weights(Winograd):
         total, length, size = t.slot(3, "i64"), t.slot(5, "i64"), self.memory()["scratch"]
         v = t.at(t.slot(4), t.mul(t.argument("who"), size), kind)
         z = t.at(v, self.spectra(x.channels).size(self.together), kind)
-        nest, zero = self.nest(t, self.products, self.way), Value("zeroinitializer", kind, self.width)
+        nest, zero = self.nest(t), Value("zeroinitializer", kind, self.isa.lanes(kind))
 
         def chunk(number: Int) -> None:
             sums = t.at(c, t.mul(number, self.sums), kind)
-            channels(t, self.sums, self.width, lambda i, mask: t.store(zero, t.at(sums, i, kind), mask))
+            channels(t, self.sums, zero.lanes, lambda i, mask: t.store(zero, t.at(sums, i, kind), mask))
 
             def block(i: Int) -> None:
                 strips, tiles = self.strips_of(t, i, total)
@@ -444,9 +445,9 @@ class Weights(Winograd):
         self, t: Text, side: Images, source: Value, target: Value, strips: Strips, base: Int, tiles: Int
     ) -> None:
         """Transform some strips of an operand, after which there are so many tiles; the rest of their block is zero."""
-        spectra = self.spectra(side.channels)
-        spectra.gather(t, self.width, self.tiling, side, source, target, strips, base)
-        spectra.clear(t, self.width, target, tiles)
+        spectra, width = self.spectra(side.channels), self.width(side.channels)
+        spectra.gather(t, width, self.tiling, side, source, target, strips, base)
+        spectra.clear(t, width, target, tiles)
 
     @property
     def gathered(self) -> int:
@@ -455,19 +456,20 @@ class Weights(Winograd):
 
     def gathering(self, side: Images) -> str:
         """The kernel of a first stage."""
-        t, spectra = kernel_text(self.isa.fused), self.spectra(side.channels)
+        t, spectra, width = kernel_text(self.isa.fused), self.spectra(side.channels), self.width(side.channels)
         target, total = t.slot(1), t.slot(2, "i64")
         low, high = (t.mul(t.argument(end), self.gathered) for end in ("lo", "hi"))
         strips = low, t.minimum(high, total)
-        spectra.gather(t, self.width, self.tiling, side, t.slot(0), target, strips, 0)
+        spectra.gather(t, width, self.tiling, side, t.slot(0), target, strips, 0)
         tiles = t.mul(total, self.tiling.width)
-        t.when(t.compare("eq", index(strips[1]), total), lambda: spectra.clear(t, self.width, target, tiles))
+        t.when(t.compare("eq", index(strips[1]), total), lambda: spectra.clear(t, width, target, tiles))
         return str(t)
 
     def finishing(self) -> str:
         """The kernel that adds up the chunks' sums and transforms them back; a task is a channel of A."""
         t, problem, kind = kernel_text(self.isa.fused), self.contraction, self.kind
         k, (*taps, depth) = problem.lanes.size, problem.rows
+        width = self.width(k)
         sums, c, parts = t.slot(0), t.at(t.slot(1), problem.c0, kind), t.slot(2, "i64")
         matrices, plane = [transposed(a.taps) for a in self.algorithms], self.sums // self.elements
 
@@ -475,7 +477,7 @@ class Weights(Winograd):
             here = t.at(sums, t.add(t.mul(i, k), first), kind)
 
             def element(part: Value, e: int) -> Value:
-                return t.load(t.at(part, e * plane, kind), kind, self.width, mask)
+                return t.load(t.at(part, e * plane, kind), kind, width, mask)
 
             def add(number: Int) -> None:
                 part = t.at(here, t.mul(number, self.sums), kind)
@@ -485,12 +487,12 @@ class Weights(Winograd):
             totals = [t.variable(element(here, e)) for e in range(self.elements)]
             t.loop(1, parts, add)
             there = t.at(c, t.add(t.mul(i, depth.c), first), kind)
-            for tap, y in applied(t, matrices, dict(zip(self.indices, map(t.get, totals), strict=True))).items():
+            for tap, y in applied(t, matrices, dict(zip(self.indices, map(t.get, totals), strict=True))):
                 offset = sum(j * d.c for j, d in zip(tap, taps, strict=True))
-                t.store(y or const(0, kind, self.width), t.at(there, offset, kind), mask)
+                t.store(y or const(0, kind, width), t.at(there, offset, kind), mask)
 
         def task(i: Int) -> None:
-            channels(t, k, self.width, lambda first, mask: some(i, first, mask))
+            channels(t, k, width, lambda first, mask: some(i, first, mask))
 
         t.loop(t.argument("lo"), t.argument("hi"), task)
         return str(t)
