@@ -10,6 +10,7 @@ import typer
 
 from juanji.checks import counts
 from juanji.cli.check import progress_bar
+from juanji.cli.options import DataDir, Resize, SkipUnreadable
 from juanji.data import Augment, Dataset, Preprocessing, write_image
 from juanji.data.loader import epoch_order
 from juanji.data.preparation import Preparation
@@ -35,6 +36,9 @@ def augment(
     size: Annotated[
         int | None, typer.Option(help="Height and width of the images, in pixels.  [default: what suits them]")
     ] = None,
+    resize: Resize = None,
+    data_dir: DataDir = None,
+    skip_unreadable: SkipUnreadable = False,
     seed: Annotated[int, typer.Option(help="That of the training run.")] = 0,
 ) -> None:
     """Draw a sheet of what a network sees of some training images: first the image itself, then an epoch a column.
@@ -58,9 +62,12 @@ def augment(
       juanji augment digits -o sheet.png --augment standard,flip=none,scale=0.5:1
     """
     counts("augment", images=images, epochs=epochs)
-    given = {"size": size, "augment": changes and Augment.of(changes)}
+    given = {
+        "size": size, "augment": changes and Augment.of(changes), "resize": resize,
+        "data_dir": data_dir and str(data_dir), "unreadable": "skip" if skip_unreadable else None,
+    }  # fmt: skip
     with progress_bar() as progress:
-        facts = Facts.of(data, progress=progress)
+        facts = Facts.of(data, given["data_dir"], progress)
         choices = Choices.of(data, facts, {name: value for name, value in given.items() if value is not None})
         dataset = choices.load_data(progress)
     changed = choices.recipe.augment

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from juanji.cli.parts import Parts, judged_on
+from juanji.cli.options import SkipUnreadable
+from juanji.cli.parts import Parts, judged_on, without_unreadable
 from juanji.data import Images
 from juanji.errors import ArgumentError
 from juanji.table import aligned
@@ -60,6 +61,7 @@ def compare(
         str | None, typer.Option(help="Images to judge all of them on.  [default: the test images of each]")
     ] = None,
     part: Parts = None,
+    skip_unreadable: SkipUnreadable = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare trained networks: their figures, what was chosen differently, and whether one is better for certain.
@@ -82,8 +84,8 @@ def compare(
             rule="two runs or more",
             fix=f"juanji compare {runs[0]} ANOTHER, or juanji evaluate {runs[0]}",
         )
-    first = load_run(runs[0])
-    judged = [judge(first if path == runs[0] else load_run(path), first, data, part) for path in runs]
+    loaded = [without_unreadable(load_run(path), skip_unreadable) for path in runs]
+    judged = [judge(run, loaded[0], data, part) for run in loaded]
     pairs = [pair(judged[0], other) for other in judged[1:]]
     chosen = differences([one.run for one in judged])
     if as_json:

@@ -11,8 +11,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from juanji.cli.options import Tta
-from juanji.cli.parts import Parts, judged_on
+from juanji.cli.options import SkipUnreadable, Tta
+from juanji.cli.parts import Parts, judged_on, without_unreadable
 from juanji.cli.status import first_call, status
 from juanji.data import Images
 from juanji.interop.files import made
@@ -31,6 +31,7 @@ def evaluate(
         str | None, typer.Argument(help="Other images of the same classes: what `juanji train` takes.")
     ] = None,
     part: Parts = None,
+    skip_unreadable: SkipUnreadable = False,
     tta: Tta = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON; pictures are drawn only where --out is given.")
@@ -53,7 +54,7 @@ def evaluate(
 
       juanji evaluate runs/flowers-resnet18-1 new-photos --out report
     """
-    loaded = load_run(run).viewed(tta)
+    loaded = without_unreadable(load_run(run).viewed(tta), skip_unreadable)
     chosen = judged_on(loaded, data, part)
     images, views = chosen.images, loaded.config.recipe.tta
     with status(first_call(loaded.config.model["name"])):
@@ -63,7 +64,8 @@ def evaluate(
         print(json.dumps(about | result.to_dict(loaded.classes), ensure_ascii=False))
     else:
         seen = "" if views == "none" else f", averaged over views: {views}"
-        print("\n\n".join(report(result, loaded.classes, f"{chosen.part} of {chosen.name}{seen}")))
+        hint = "; if it learnt from some of them: --part test" if chosen.part == "all" and part is None else ""
+        print("\n\n".join(report(result, loaded.classes, f"{chosen.part} of {chosen.name}{seen}{hint}")))
     if not as_json or out is not None:
         drawn = draw(result, images, loaded.classes, run if out is None else out)
         if not as_json:

@@ -45,7 +45,7 @@ def export(
     """
     loaded = load_run(run)
     shown = loaded.config.preprocessing
-    metadata = {"class_names": loaded.classes, "mean": shown.mean, "std": shown.std, "data": loaded.config.data}
+    metadata = {"class_names": loaded.classes, "mean": shown.mean, "std": shown.std}
     name = loaded.config.model["name"]
     with status(f"writing {name}"):
         save_onnx(loaded.model, out, layout=layout, fold_batch_norm=fold, opset=opset, metadata=metadata)

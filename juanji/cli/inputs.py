@@ -15,7 +15,7 @@ from typing import IO
 
 from juanji.data.archives import is_archive, plain, written
 from juanji.data.images import ENDINGS
-from juanji.data.labelled import is_image
+from juanji.data.labelled import has_other_format, is_image
 from juanji.data.source import LARGEST, passed_over, too_large, walk
 from juanji.errors import DataError
 
@@ -57,8 +57,8 @@ def opened(path: Path) -> Inputs:
 
 
 def wanted(name: str) -> bool:
-    """Whether a file in a folder or an archive is an image by its name, as it is for training."""
-    return is_image(name) and not passed_over(name)
+    """Whether a file in a folder or an archive is an image by its name. One of a format that is not read is told."""
+    return (is_image(name) or has_other_format(name)) and not passed_over(name)
 
 
 def folder(path: Path) -> Inputs:

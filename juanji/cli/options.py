@@ -6,6 +6,7 @@ import ast
 import contextlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +22,19 @@ Options = Annotated[
         help="An option of the network, such as width=0.5 or stem=small; may be given several times. "
         "`juanji models NAME` lists them.",
     ),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        help="How images come to that size: crop (the middle is cut out), stretch or pad.", show_default=False
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where the files of built-in datasets lie, or are downloaded to.", show_default=False),
+]
+SkipUnreadable = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Do without images that cannot be read; else they are refused.")
 ]
 Tta = Annotated[
     str | None,

@@ -26,6 +26,11 @@ Parts = Annotated[
 ]
 
 
+def without_unreadable(run: Run, skip: bool) -> Run:
+    """The run, judged without images that cannot be read if they are to be skipped; else as it was trained."""
+    return replace(run, config=replace(run.config, unreadable="skip")) if skip else run
+
+
 def judged_on(run: Run, data: str | None, part: str | None) -> Part:
     """A part of the run's own data, or of other `data`, in the run's form, with labels that count the run's classes.
 

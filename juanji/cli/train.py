@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from juanji.cli.check import progress_bar
-from juanji.cli.options import Options, seconds, settings
+from juanji.cli.options import DataDir, Options, Resize, SkipUnreadable, seconds, settings
 from juanji.cli.status import first_call
 from juanji.data import Augment
 from juanji.errors import ArgumentError, NonFiniteError
@@ -35,20 +35,13 @@ def train(
     size: Annotated[
         int | None, may("--size", "--image-size", help="Height and width of the images, in pixels.")
     ] = None,
-    resize: Annotated[
-        str | None, may(help="How images come to that size: crop (the middle is cut out), stretch or pad.")
-    ] = None,
+    resize: Resize = None,
     augment: Annotated[
         str | None,
         may(help="Random changes: none, handwriting, light, standard or strong, and changes of it; `juanji augment`."),
     ] = None,
-    data_dir: Annotated[
-        Path | None, may(help="Where the files of built-in datasets lie, or are downloaded to.")
-    ] = None,
-    skip_unreadable: Annotated[
-        bool,
-        typer.Option("--skip-unreadable", help="Train without images that cannot be read; else they are refused."),
-    ] = False,
+    data_dir: DataDir = None,
+    skip_unreadable: SkipUnreadable = False,
     option: Options = None,
     epochs: Annotated[int | None, may(help="Times through the training images.")] = None,
     time_limit: Annotated[
@@ -138,7 +131,8 @@ def train(
     again.
 
     --init begins with published weights of the same network (torchvision's, timm's, Hugging Face's) or with those of
-    another run. A classifier for other classes begins anew. hf:timm/resnet18.a1_in1k takes the file from the Hugging
+    another run, whose network, options and size are taken over, and with a tenth of the usual learning rate. A
+    classifier for other classes begins anew. hf:timm/resnet18.a1_in1k takes the file from the Hugging
     Face hub, for which huggingface_hub must be installed. With --freeze all only the new classifier is trained.
 
     docs/training.md explains every option.
@@ -152,6 +146,8 @@ def train(
       juanji train --resume runs/mine
 
       juanji train digits --init runs/mine --freeze 2 --unfreeze-at 3
+
+      juanji train photos --model resnet18 --init hf:timm/resnet18.a1_in1k
 
       juanji train digits --model googlenet --size 32 --option stem=small --option width=0.25
     """

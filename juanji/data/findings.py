@@ -128,7 +128,7 @@ def classes(seen: Inspection) -> Iterator[Finding]:
     if len(to_train) and to_train.min() and to_train.max() >= UNBALANCED * to_train.min():
         most, least = data.classes[int(to_train.argmax())], data.classes[int(to_train.argmin())]
         what = f"unbalanced: {to_train.max():,} images of {most}, {to_train.min():,} of {least}"
-        fix = "train with --class-weights balanced, and look at the accuracy of each class"
+        fix = "look at the accuracy of each class; `juanji train` weighs them by itself"
         yield Finding("unbalanced", "warning", what, fix=fix)
 
 

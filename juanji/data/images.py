@@ -103,11 +103,12 @@ def too_many_pixels(name: str, received: str) -> DataError:
 
 
 def unreadable(name: str, error: Exception) -> DataError:
+    foreign = Path(name).suffix.lower() in OTHER_ENDINGS
     return DataError(
         f"{name}: the image cannot be read",
         received=str(error) or type(error).__name__,
         rule="a whole image file: PNG, JPEG, BMP, GIF, TIFF or WebP",
-        fix="download or export it again",
+        fix="save it as a JPEG or PNG file" if foreign else "download or export it again",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from juanji import models
@@ -14,7 +15,7 @@ from juanji.errors import ArgumentError
 from juanji.models.registry import entry
 from juanji.nn.module import Module
 from juanji.train.defaults import Default, Facts, choose
-from juanji.train.folder import Config, load_images, place
+from juanji.train.folder import Config, load_images, place, read_config
 from juanji.train.recipe import Recipe
 
 RECIPE = tuple(each.name for each in fields(Recipe))
@@ -48,8 +49,12 @@ class Choices:
 
     @classmethod
     def of(cls, data: str, facts: Facts, given: Mapping[str, Any], auto: frozenset[str] = frozenset()) -> Choices:
-        """What is `given`, by the names of `Recipe`'s fields and of those here; for the rest what suits the data."""
-        defaults = choose(facts, given)
+        """What is `given`, by the names of `Recipe`'s fields and of those here; for the rest what suits the data.
+
+        Raises DataError where the weights are to be those of a folder that is no run.
+        """
+        taken = inherited(given)
+        defaults = [*taken, *choose(facts, dict(given) | {default.name: default.value for default in taken})]
         known = {default.name: default.value for default in defaults} | dict(given)
         return cls(data, known["model"], auto=auto, defaults=tuple(defaults)).changed(known)
 
@@ -116,6 +121,18 @@ class Choices:
             model.config, classes=dataset.classes, preprocessing=preprocessing, recipe=recipe,
             unreadable=self.unreadable, **paths,
         )  # fmt: skip
+
+
+def inherited(given: Mapping[str, Any]) -> list[Default]:
+    """What a run that begins with the weights of another takes over from it, unless it is to be another network."""
+    weights = given.get("weights")
+    if weights is None or not Path(weights).is_dir():
+        return []
+    theirs = Choices.of_config(read_config(Path(weights)))
+    if given.get("model", theirs.model) != theirs.model:
+        return []
+    same = {name: getattr(theirs, name) for name in ("size", "model", "options")}
+    return [Default(name, value, f"that of {weights}") for name, value in same.items() if name not in given]
 
 
 def placed(given: Mapping[str, Any]) -> dict[str, Any]:

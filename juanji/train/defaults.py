@@ -9,6 +9,7 @@ from typing import Any
 from juanji.data import BUILT_IN, PRESETS, Augment, survey
 from juanji.data.download import Progress, silent
 from juanji.models.registry import entry
+from juanji.train.recipe import OPTIMIZERS, Recipe
 
 SMALL = 32  # pixels up to which images are drawings, digits or thumbnails, and networks have no strided stem
 LARGE = 96  # pixels that photographs are brought to: more cost more than they tell, with some thousand images
@@ -64,7 +65,7 @@ class Default:
 
 def shown(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(f"{key}={item}" for key, item in value.items())
+        return " ".join(f"{key}={item}" for key, item in value.items()) or "none"
     if isinstance(value, tuple):
         return " ".join(f"{key}={item:g}" for key, item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -110,7 +111,7 @@ def model(facts: Facts, known: Mapping[str, Any]) -> Reason:
 
 
 def options(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
-    if known["model"] != "resnet18":
+    if known["model"] != "resnet18" or known.get("weights"):
         return None
     if known["size"] <= 64:
         return {"stem": "small", "width": 0.25}, "small images keep their size in the first layer"
@@ -133,9 +134,18 @@ def optimizer(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
 
 
 def lr(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
-    if residual(known) and known["optimizer"] == "sgd":
-        return 0.1 * known["batch"] / 128, "0.1 for 128 images a step, in proportion"
-    return None
+    if residual(known) and known.get("optimizer") == "sgd":
+        usual = 0.1 * known.get("batch", Recipe.batch) / 128, "0.1 for 128 images a step, in proportion"
+        return slower(*usual, known)
+    _, own = OPTIMIZERS[known.get("optimizer", Recipe.optimizer)]
+    return slower(own, "", known) if known.get("weights") else None
+
+
+def slower(rate: float, reason: str, known: Mapping[str, Any]) -> Reason | None:
+    """A learning rate and its reason; a tenth of it for a network that begins with weights, which it would forget."""
+    if not known.get("weights") or known.get("freeze") == "all":
+        return (rate, reason) if reason else None
+    return rate / 10, "a tenth of what a network that knows nothing takes"
 
 
 def weight_decay(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
@@ -171,8 +181,10 @@ def published(name: str, facts: Facts, known: Mapping[str, Any]) -> Reason | Non
         return None
     if name in OF_OPTIMIZER and known["optimizer"] != recipe["optimizer"]:
         return None
-    value = recipe[name] * known["batch"] / recipe["batch"] if name == "lr" else recipe[name]
-    return value, "after the recipe it was published with"
+    reason = "after the recipe it was published with"
+    if name != "lr":
+        return recipe[name], reason
+    return slower(recipe[name] * known["batch"] / recipe["batch"], reason, known)
 
 
 RULES: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {
@@ -213,4 +225,5 @@ PUBLISHED = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name in 
 DIGITS: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {
     "model": lambda facts, known: ("lenet5", "the first network that read digits"),
     "size": lambda facts, known: (entry(known["model"])["input_size"], "the network's own"),
+    "lr": lambda facts, known: lr(facts, known) if known.get("weights") else None,
 }

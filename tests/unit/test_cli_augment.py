@@ -86,6 +86,20 @@ def test_large_images_are_not_enlarged():
     assert [picture[10, 10], picture[10, 170], picture[220, 10], picture[220, 170]] == [0, 0.25, 0.5, 0.75]
 
 
+def test_images_that_cannot_be_read(capsys, tmp_path):
+    """Are passed over where that is asked for, as they are for training."""
+    for i in range(12):
+        path = tmp_path / "data" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 12), 20 * i, np.uint8)).save(path)
+    (tmp_path / "data/a/0.png").write_bytes(b"no image")
+    arguments = ["augment", tmp_path / "data", "-o", tmp_path / "x.png", "--size", "8"]
+    code, _, errors = call(capsys, *arguments)
+    assert (code, "0.png" in errors, "--skip-unreadable" in errors) == (2, True, True)
+    code, output, errors = call(capsys, *arguments, "--skip-unreadable", "--resize", "stretch")
+    assert (code, "8 images of " in output) == (0, True), errors
+
+
 def test_mistakes(capsys, tmp_path):
     for options, message in [
         (["--augment", "stron"], "there is no augmentation named 'stron'"),

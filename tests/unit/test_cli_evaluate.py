@@ -159,9 +159,13 @@ def test_all_of_a_folder_of_new_images_is_judged(run, capsys, tmp_path):
     assert values["classes"]["owl"]["recall"] is None
     assert [mistake["image"] for mistake in values["mistakes"]] == [str(new / "dog" / "a wrong one.png")]
     code, output, _ = call(capsys, run[0], new, "--out", tmp_path / "drawn")
-    assert (code, f"judged on                     all of {new}\n" in output) == (0, True)
+    assert (code, f"judged on                     all of {new}; if it learnt from some" in output) == (0, True)
     assert str(new / "dog" / "a wrong one.png") in output
     assert as_json(capsys, run[0], new, "--part", "test")["images"] == 2
+    (new / "dog" / "0.png").write_bytes(b"no image")
+    code, _, errors = call(capsys, run[0], new)
+    assert (code, "--skip-unreadable" in errors) == (2, True)
+    assert as_json(capsys, run[0], new, "--skip-unreadable")["images"] == 6
 
 
 def test_data_to_test_on_only(run, capsys, tmp_path):

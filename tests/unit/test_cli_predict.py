@@ -78,6 +78,15 @@ def tree(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_images_of_other_formats_are_told(capsys, tree, run):
+    (tree / "tree" / "photo.HEIC").write_bytes(b"no image that Pillow reads")
+    code, output, errors = call(capsys, run, "tree")
+    assert code == 2
+    assert output.count("\n") == 3
+    assert "photo.HEIC: the image cannot be read" in errors
+    assert "save it as a JPEG or PNG file" in errors
+
+
 def call(capsys, *arguments):
     """Exit code, output and error output of `juanji predict ARGUMENTS`."""
     with pytest.raises(SystemExit) as ended:

@@ -88,6 +88,38 @@ def test_what_is_given_always_wins():
     assert Choices.of("x", PHOTOGRAPHS, {"size": 64}).options == {"stem": "small", "width": 0.25}
 
 
+def test_published_weights_are_those_of_the_whole_network():
+    """And are trained at a tenth of the usual rate, unless a new head is all that is trained."""
+    choices = Choices.of("x", PHOTOGRAPHS, {"weights": "hf:timm/resnet18.a1_in1k"})
+    assert (choices.model, choices.options, choices.recipe.lr) == ("resnet18", {}, 0.0025)
+    assert Choices.of("x", PHOTOGRAPHS, {"weights": "a.pth", "freeze": "all"}).recipe.lr == 0.025
+    assert Choices.of("x", PHOTOGRAPHS, {"weights": "a.pth", "model": "vgg16"}).recipe.lr == 0.0005
+    assert Choices.of("digits", DIGITS, {"weights": "a.pth"}).recipe.lr == 0.0005
+    tuned = Choices.of("x", CIFAR, {"weights": "a.pth"}).recipe
+    assert (tuned.lr, tuned.batch, tuned.freeze) == (0.1, 1024, "whiten")
+    assert Choices.of("x", LETTERS, {"weights": "a.pth", "freeze": "all"}).recipe.lr is None
+
+
+def test_a_run_that_begins_with_another_is_the_same_network(capsys, tmp_path):
+    options = ["--option", "hidden=8,4", "--size", "16"]
+    code, _, errors = perceptron(capsys, tmp_path / "a", *options)
+    assert code == 0, errors
+    given = {"weights": str(tmp_path / "a")}
+    choices = Choices.of("x", PHOTOGRAPHS, given)
+    assert (choices.model, dict(choices.options), choices.size) == ("perceptron", {"hidden": [8, 4]}, 16)
+    told = [str(default) for default in choices.defaults if str(tmp_path) in default.reason]
+    assert [line.partition(":")[0] for line in told] == ["size 16", "model perceptron", "options hidden=[8, 4]"]
+    assert Choices.of("x", PHOTOGRAPHS, given | {"size": 32}).size == 32
+    assert Choices.of("x", PHOTOGRAPHS, given | {"model": "lenet5"}).size == 28
+    code, output, errors = call(
+        capsys, "train", "digits", "--init", tmp_path / "a", "--epochs", "1", "--out", tmp_path / "b"
+    )
+    assert code == 0, errors
+    assert f"model perceptron: that of {tmp_path / 'a'}" in output
+    with pytest.raises(DataError, match="this is not a run folder"):
+        Choices.of("x", PHOTOGRAPHS, {"weights": str(tmp_path)})
+
+
 @pytest.mark.parametrize("facts", [PHOTOGRAPHS, ICONS, CIFAR, LETTERS, DIGITS])
 def test_defaults_make_networks(facts):
     choices = Choices.of("x", facts, {})
