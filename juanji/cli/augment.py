@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -62,7 +62,7 @@ def augment(
       juanji augment digits -o sheet.png --augment standard,flip=none,scale=0.5:1
     """
     counts("augment", images=images, epochs=epochs)
-    given = {
+    given: dict[str, Any] = {
         "size": size, "augment": changes and Augment.of(changes), "resize": resize,
         "data_dir": data_dir and str(data_dir), "unreadable": "skip" if skip_unreadable else None,
     }  # fmt: skip
