@@ -84,8 +84,9 @@ def compare(
             rule="two runs or more",
             fix=f"juanji compare {runs[0]} ANOTHER, or juanji evaluate {runs[0]}",
         )
-    loaded = [without_unreadable(load_run(path), skip_unreadable) for path in runs]
-    judged = [judge(run, loaded[0], data, part) for run in loaded]
+    loaded = [load_run(path) for path in runs]
+    asked = [without_unreadable(run, skip_unreadable) for run in loaded]
+    judged = [replace(judge(run, asked[0], data, part), run=own) for run, own in zip(asked, loaded, strict=True)]
     pairs = [pair(judged[0], other) for other in judged[1:]]
     chosen = differences([one.run for one in judged])
     if as_json:

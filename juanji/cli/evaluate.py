@@ -64,7 +64,7 @@ def evaluate(
         print(json.dumps(about | result.to_dict(loaded.classes), ensure_ascii=False))
     else:
         seen = "" if views == "none" else f", averaged over views: {views}"
-        hint = "; if it learnt from some of them: --part test" if chosen.part == "all" and part is None else ""
+        hint = "; if it learnt from some of these images: --part test" if chosen.part == "all" and part is None else ""
         print("\n\n".join(report(result, loaded.classes, f"{chosen.part} of {chosen.name}{seen}{hint}")))
     if not as_json or out is not None:
         drawn = draw(result, images, loaded.classes, run if out is None else out)

@@ -131,9 +131,10 @@ def train(
     again.
 
     --init begins with published weights of the same network (torchvision's, timm's, Hugging Face's) or with those of
-    another run, whose network, options and size are taken over, and with a tenth of the usual learning rate. A
-    classifier for other classes begins anew. hf:timm/resnet18.a1_in1k takes the file from the Hugging
-    Face hub, for which huggingface_hub must be installed. With --freeze all only the new classifier is trained.
+    another run, whose network, options and size are then taken over. The learning rate is a tenth of the usual one.
+    With --config, what that says stays. A classifier for other classes begins anew. hf:timm/resnet18.a1_in1k takes the
+    file from the Hugging Face hub, for which huggingface_hub must be installed. With --freeze all only the new
+    classifier is trained.
 
     docs/training.md explains every option.
 

@@ -14,8 +14,9 @@ from juanji.engine.compiled import precision_here
 from juanji.errors import ArgumentError
 from juanji.models.registry import entry
 from juanji.nn.module import Module
+from juanji.train.beginning import classes_of
 from juanji.train.defaults import Default, Facts, choose
-from juanji.train.folder import Config, load_images, place, read_config
+from juanji.train.folder import CONFIG, WEIGHTS, Config, load_images, place, read_config
 from juanji.train.recipe import Recipe
 
 RECIPE = tuple(each.name for each in fields(Recipe))
@@ -51,7 +52,7 @@ class Choices:
     def of(cls, data: str, facts: Facts, given: Mapping[str, Any], auto: frozenset[str] = frozenset()) -> Choices:
         """What is `given`, by the names of `Recipe`'s fields and of those here; for the rest what suits the data.
 
-        Raises DataError where the weights are to be those of a folder that is no run.
+        Raises DataError where the weights are to be those of a run whose configuration cannot be read.
         """
         taken = inherited(given)
         defaults = [*taken, *choose(facts, dict(given) | {default.name: default.value for default in taken})]
@@ -125,14 +126,15 @@ class Choices:
 
 def inherited(given: Mapping[str, Any]) -> list[Default]:
     """What a run that begins with the weights of another takes over from it, unless it is to be another network."""
-    weights = given.get("weights")
-    if weights is None or not Path(weights).is_dir():
-        return []
-    theirs = Choices.of_config(read_config(Path(weights)))
+    path = Path(given.get("weights") or "")
+    path = path.parent if path.name == WEIGHTS else path
+    if not (path / CONFIG).is_file() or classes_of(str(path / WEIGHTS)) is None:
+        return []  # no run, but maybe somebody else's repository
+    theirs = Choices.of_config(read_config(path))
     if given.get("model", theirs.model) != theirs.model:
         return []
-    same = {name: getattr(theirs, name) for name in ("size", "model", "options")}
-    return [Default(name, value, f"that of {weights}") for name, value in same.items() if name not in given]
+    same = {name: getattr(theirs, name) for name in ("size", "model", "options", "resize")}
+    return [Default(name, value, f"that of {path}") for name, value in same.items() if name not in given]
 
 
 def placed(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,16 +134,21 @@ def optimizer(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
 
 
 def lr(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
-    if residual(known) and known.get("optimizer") == "sgd":
-        usual = 0.1 * known.get("batch", Recipe.batch) / 128, "0.1 for 128 images a step, in proportion"
-        return slower(*usual, known)
-    _, own = OPTIMIZERS[known.get("optimizer", Recipe.optimizer)]
-    return slower(own, "", known) if known.get("weights") else None
+    if residual(known) and known["optimizer"] == "sgd":
+        return slower(0.1 * known["batch"] / 128, "0.1 for 128 images a step, in proportion", known)
+    return own_lr(facts, known)
+
+
+def own_lr(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
+    """A tenth of the optimiser's own where there are weights to keep. A name that there is not the recipe refuses."""
+    name = known.get("optimizer", Recipe.optimizer)
+    return slower(OPTIMIZERS[name][1], "", known) if name in OPTIMIZERS else None
 
 
 def slower(rate: float, reason: str, known: Mapping[str, Any]) -> Reason | None:
     """A learning rate and its reason; a tenth of it for a network that begins with weights, which it would forget."""
-    if not known.get("weights") or known.get("freeze") == "all":
+    head_only = known.get("freeze") == "all" and not known.get("unfreeze_at")
+    if not known.get("weights") or head_only:
         return (rate, reason) if reason else None
     return rate / 10, "a tenth of what a network that knows nothing takes"
 
@@ -225,5 +230,5 @@ PUBLISHED = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name in 
 DIGITS: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {
     "model": lambda facts, known: ("lenet5", "the first network that read digits"),
     "size": lambda facts, known: (entry(known["model"])["input_size"], "the network's own"),
-    "lr": lambda facts, known: lr(facts, known) if known.get("weights") else None,
+    "lr": own_lr,
 }

@@ -77,7 +77,8 @@ class Session(Callback):
         loaded = None if choices.weights is None else begin(model, choices.weights, dataset.classes)
         trainer = Trainer(model, dataset, choices.recipe, preprocessing=preprocessing)
         by_default = {default.name for default in choices.defaults}
-        trainer, measured, reasons = measure(trainer, choices.auto, in_proportion="lr" in by_default)
+        of_batch = "lr" in by_default and choices.recipe.optimizer == "sgd"
+        trainer, measured, reasons = measure(trainer, choices.auto, in_proportion=of_batch)
         config = choices.config(model, dataset, preprocessing, trainer.recipe)
         with new_folder(f"{Path(choices.data).stem}-{choices.model}", out) as path:
             session = cls(path, config, trainer, loaded, reasons)

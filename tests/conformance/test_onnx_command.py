@@ -50,6 +50,7 @@ def test_export(options, layout, norms, run, capsys, tmp_path):
     assert json.loads(said["mean"]) == list(loaded.config.preprocessing.mean)
     assert json.loads(said["std"]) == list(loaded.config.preprocessing.std)
     assert json.loads(said["model"])["name"] == "batchnorm_net"
+    assert "data" not in said  # where the images lay stays here
     images = loaded.config.load_data().test.x[:7]
     x = loaded.config.preprocessing(images).astype(np.float32)
     (logits,) = with_onnxruntime(proto, [x], layout)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from juanji import nn
 from juanji.cli import main
@@ -145,6 +146,24 @@ def test_older_and_damaged_metrics(make, capsys):
         assert code == 2
         assert f"{path}: the file is damaged" in errors
         assert reason in errors
+
+
+def test_images_that_cannot_be_read(make, capsys, tmp_path):
+    """Are passed over where that is asked for, which is no difference between the runs."""
+    for i in range(6):
+        path = tmp_path / "new" / CLASSES[i % 3] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), 40 * i, np.uint8)).save(path)
+    (tmp_path / "new/left/0.png").write_bytes(b"no image")
+    make("a")
+    make("b", noise=0.5)
+    code, _, errors = call(capsys, "a", "b", "--data", "new")
+    assert (code, "--skip-unreadable" in errors) == (2, True)
+    code, output, errors = call(capsys, "a", "b", "--data", "new", "--skip-unreadable", "--json")
+    assert code == 0, errors
+    found = json.loads(output)
+    assert [run["images"] for run in found["runs"]] == [5, 5]
+    assert "unreadable" not in found["differences"]
 
 
 def test_one_run_is_not_enough(make, capsys):

@@ -79,12 +79,15 @@ def tree(tmp_path, monkeypatch):
 
 
 def test_images_of_other_formats_are_told(capsys, tree, run):
-    (tree / "tree" / "photo.HEIC").write_bytes(b"no image that Pillow reads")
-    code, output, errors = call(capsys, run, "tree")
-    assert code == 2
-    assert output.count("\n") == 3
-    assert "photo.HEIC: the image cannot be read" in errors
-    assert "save it as a JPEG or PNG file" in errors
+    """And not opened: the raw images of cameras begin with a thumbnail that can be read."""
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tree / "tree" / "photo.nef", "TIFF")
+    with zipfile.ZipFile("raw.zip", "w") as archive:
+        archive.write(tree / "tree" / "photo.nef", "photo.HEIC")
+    for path, name, answers in (("tree", "photo.nef", 3), ("raw.zip", "photo.HEIC", 0)):
+        code, output, errors = call(capsys, run, path)
+        assert (code, output.count("\n")) == (2, answers)
+        assert f"{name}: images of this format are not read" in errors
+        assert "save it as a JPEG or PNG file" in errors
 
 
 def call(capsys, *arguments):

@@ -15,7 +15,7 @@ import juanji as jj
 from juanji.cli import main
 from juanji.cli.options import seconds
 from juanji.data import PRESETS
-from juanji.errors import ArgumentError, DataError
+from juanji.errors import ArgumentError, DataError, UnknownNameError
 from juanji.interop import save_weights
 from juanji.train import Choices, Display, Epoch, Facts, Recipe, Session, Step, TensorBoard, load_run
 from juanji.train.beginning import begin
@@ -98,6 +98,18 @@ def test_published_weights_are_those_of_the_whole_network():
     tuned = Choices.of("x", CIFAR, {"weights": "a.pth"}).recipe
     assert (tuned.lr, tuned.batch, tuned.freeze) == (0.1, 1024, "whiten")
     assert Choices.of("x", LETTERS, {"weights": "a.pth", "freeze": "all"}).recipe.lr is None
+    thawing = {"weights": "a.pth", "freeze": "all", "unfreeze_at": (3,)}
+    assert Choices.of("x", PHOTOGRAPHS, thawing).recipe.lr == 0.0025
+    digits = {"model": "resnet18", "optimizer": "sgd"}
+    assert Choices.of("digits", DIGITS, digits | {"weights": "a.pth"}).recipe.lr == 0.002
+    assert Choices.of("digits", DIGITS, digits).recipe.lr is None
+
+
+@pytest.mark.parametrize("given", [{}, {"weights": "a.pth"}])
+def test_an_optimiser_that_there_is_not(given):
+    for name, facts in (("x", PHOTOGRAPHS), ("digits", DIGITS)):
+        with pytest.raises(UnknownNameError, match="no optimizer named 'sdg'"):
+            Choices.of(name, facts, given | {"optimizer": "sdg"})
 
 
 def test_a_run_that_begins_with_another_is_the_same_network(capsys, tmp_path):
@@ -108,7 +120,9 @@ def test_a_run_that_begins_with_another_is_the_same_network(capsys, tmp_path):
     choices = Choices.of("x", PHOTOGRAPHS, given)
     assert (choices.model, dict(choices.options), choices.size) == ("perceptron", {"hidden": [8, 4]}, 16)
     told = [str(default) for default in choices.defaults if str(tmp_path) in default.reason]
-    assert [line.partition(":")[0] for line in told] == ["size 16", "model perceptron", "options hidden=[8, 4]"]
+    assert [line.partition(":")[0] for line in told] == [
+        "size 16", "model perceptron", "options hidden=[8, 4]", "resize crop",
+    ]  # fmt: skip
     assert Choices.of("x", PHOTOGRAPHS, given | {"size": 32}).size == 32
     assert Choices.of("x", PHOTOGRAPHS, given | {"model": "lenet5"}).size == 28
     code, output, errors = call(
@@ -116,8 +130,15 @@ def test_a_run_that_begins_with_another_is_the_same_network(capsys, tmp_path):
     )
     assert code == 0, errors
     assert f"model perceptron: that of {tmp_path / 'a'}" in output
-    with pytest.raises(DataError, match="this is not a run folder"):
-        Choices.of("x", PHOTOGRAPHS, {"weights": str(tmp_path)})
+    file = tmp_path / "a" / "model.safetensors"
+    assert Choices.of("x", PHOTOGRAPHS, {"weights": str(file)}).model == "perceptron"
+    # A folder of somebody else's, with a configuration of its own.
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "config.json").write_text("{}")
+    assert Choices.of("x", PHOTOGRAPHS, {"weights": str(tmp_path / "c")}).model == "resnet18"
+    shutil.copy(file, tmp_path / "c")
+    with pytest.raises(DataError, match="the file is damaged"):
+        Choices.of("x", PHOTOGRAPHS, {"weights": str(tmp_path / "c")})
 
 
 @pytest.mark.parametrize("facts", [PHOTOGRAPHS, ICONS, CIFAR, LETTERS, DIGITS])
