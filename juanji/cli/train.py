@@ -131,7 +131,7 @@ def train(
     again.
 
     --init begins with published weights of the same network (torchvision's, timm's, Hugging Face's) or with those of
-    another run, whose network, options and size are then taken over. The learning rate is a tenth of the usual one.
+    another run, whose network, options and size are then taken over. The learning rate is a third of the usual one.
     With --config, what that says stays. A classifier for other classes begins anew. hf:timm/resnet18.a1_in1k takes the
     file from the Hugging Face hub, for which huggingface_hub must be installed. With --freeze all only the new
     classifier is trained.

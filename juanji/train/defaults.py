@@ -17,6 +17,9 @@ SEEN = 150_000  # images that a training looks at, changed ones counted each tim
 LEAST = 16  # pixels that a network needs that pools three times
 MANY = 10_000  # images from where on networks are trained after published recipes
 UNEVEN = 2.0  # times as many images of one class as of another, from where on they are weighted
+KEPT = (
+    3.0  # times as slowly a network learns that begins with weights: on a few hundred images better than 1 and 10
+)
 Reason = tuple[Any, str]
 
 
@@ -140,17 +143,17 @@ def lr(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
 
 
 def own_lr(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
-    """A tenth of the optimiser's own where there are weights to keep. A name that there is not the recipe refuses."""
+    """A third of the optimiser's own where there are weights to keep. A name that there is not the recipe refuses."""
     name = known.get("optimizer", Recipe.optimizer)
     return slower(OPTIMIZERS[name][1], "", known) if name in OPTIMIZERS else None
 
 
 def slower(rate: float, reason: str, known: Mapping[str, Any]) -> Reason | None:
-    """A learning rate and its reason; a tenth of it for a network that begins with weights, which it would forget."""
+    """A learning rate and its reason; a third of it for a network that begins with weights, which it would forget."""
     head_only = known.get("freeze") == "all" and not known.get("unfreeze_at")
     if not known.get("weights") or head_only:
         return (rate, reason) if reason else None
-    return rate / 10, "a tenth of what a network that knows nothing takes"
+    return rate / KEPT, "a third of what a network that knows nothing takes"
 
 
 def weight_decay(facts: Facts, known: Mapping[str, Any]) -> Reason | None:

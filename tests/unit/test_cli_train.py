@@ -89,19 +89,19 @@ def test_what_is_given_always_wins():
 
 
 def test_published_weights_are_those_of_the_whole_network():
-    """And are trained at a tenth of the usual rate, unless a new head is all that is trained."""
+    """And are trained at a third of the usual rate, unless a new head is all that is trained."""
     choices = Choices.of("x", PHOTOGRAPHS, {"weights": "hf:timm/resnet18.a1_in1k"})
-    assert (choices.model, choices.options, choices.recipe.lr) == ("resnet18", {}, 0.0025)
+    assert (choices.model, choices.options, choices.recipe.lr) == ("resnet18", {}, 0.025 / 3)
     assert Choices.of("x", PHOTOGRAPHS, {"weights": "a.pth", "freeze": "all"}).recipe.lr == 0.025
-    assert Choices.of("x", PHOTOGRAPHS, {"weights": "a.pth", "model": "vgg16"}).recipe.lr == 0.0005
-    assert Choices.of("digits", DIGITS, {"weights": "a.pth"}).recipe.lr == 0.0005
+    assert Choices.of("x", PHOTOGRAPHS, {"weights": "a.pth", "model": "vgg16"}).recipe.lr == 0.005 / 3
+    assert Choices.of("digits", DIGITS, {"weights": "a.pth"}).recipe.lr == 0.005 / 3
     tuned = Choices.of("x", CIFAR, {"weights": "a.pth"}).recipe
-    assert (tuned.lr, tuned.batch, tuned.freeze) == (0.1, 1024, "whiten")
+    assert (tuned.lr, tuned.batch, tuned.freeze) == (1 / 3, 1024, "whiten")
     assert Choices.of("x", LETTERS, {"weights": "a.pth", "freeze": "all"}).recipe.lr is None
     thawing = {"weights": "a.pth", "freeze": "all", "unfreeze_at": (3,)}
-    assert Choices.of("x", PHOTOGRAPHS, thawing).recipe.lr == 0.0025
+    assert Choices.of("x", PHOTOGRAPHS, thawing).recipe.lr == 0.025 / 3
     digits = {"model": "resnet18", "optimizer": "sgd"}
-    assert Choices.of("digits", DIGITS, digits | {"weights": "a.pth"}).recipe.lr == 0.002
+    assert Choices.of("digits", DIGITS, digits | {"weights": "a.pth"}).recipe.lr == 0.02 / 3
     assert Choices.of("digits", DIGITS, digits).recipe.lr is None
 
 
