@@ -17,9 +17,7 @@ SEEN = 150_000  # images that a training looks at, changed ones counted each tim
 LEAST = 16  # pixels that a network needs that pools three times
 MANY = 10_000  # images from where on networks are trained after published recipes
 UNEVEN = 2.0  # times as many images of one class as of another, from where on they are weighted
-KEPT = (
-    3.0  # times as slowly a network learns that begins with weights: on a few hundred images better than 1 and 10
-)
+KEPT = 3.0  # times as slowly a network learns that begins with weights: on a few hundred images better than 1 and 10
 Reason = tuple[Any, str]
 
 
