@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from juanji.cli.options import SkipUnreadable
-from juanji.cli.parts import Parts, judged_on, without_unreadable
+from juanji.cli.parts import Parts, judged_on
 from juanji.data import Images
 from juanji.errors import ArgumentError
 from juanji.table import aligned
@@ -85,8 +85,7 @@ def compare(
             fix=f"juanji compare {runs[0]} ANOTHER, or juanji evaluate {runs[0]}",
         )
     loaded = [load_run(path) for path in runs]
-    asked = [without_unreadable(run, skip_unreadable) for run in loaded]
-    judged = [replace(judge(run, asked[0], data, part), run=own) for run, own in zip(asked, loaded, strict=True)]
+    judged = [judge(run, loaded[0], lambda run: judged_on(run, data, part, skip_unreadable).images) for run in loaded]
     pairs = [pair(judged[0], other) for other in judged[1:]]
     chosen = differences([one.run for one in judged])
     if as_json:
@@ -96,19 +95,19 @@ def compare(
         print("\n\n".join(report(judged, chosen, pairs)))
 
 
-def judge(run: Run, first: Run, data: str | None, part: str | None) -> Judged:
-    images = judged_on(run, data, part).images
+def judge(run: Run, first: Run, images_of: Callable[[Run], Images]) -> Judged:
+    images = images_of(run)
     result = evaluate_images(run.asked, images, run.config.preprocessing)
-    return Judged(run, result, fingerprint(run, first, images, data, part), metrics_of(run))
+    return Judged(run, result, fingerprint(run, first, images, images_of), metrics_of(run))
 
 
-def fingerprint(run: Run, first: Run, images: Images, data: str | None, part: str | None) -> str:
+def fingerprint(run: Run, first: Run, images: Images, images_of: Callable[[Run], Images]) -> str:
     """What tells images and labels from others: a digest of them in the size and channels of the first run, so that it
     is the same for networks that see the same images in different sizes."""
     form = replace(first.config.preprocessing, mean=(), std=())
     if replace(run.config.preprocessing, mean=(), std=()) != form:
         same = replace(run.config, preprocessing=first.config.preprocessing)
-        images = judged_on(replace(run, config=same), data, part).images
+        images = images_of(replace(run, config=same))
     digest = hashlib.blake2b(json.dumps([run.classes[label] for label in images.y.tolist()]).encode())
     for chosen in slices(images.x.shape):
         digest.update(np.ascontiguousarray(images.read(chosen)).data)

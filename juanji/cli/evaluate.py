@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from juanji.cli.options import SkipUnreadable, Tta
-from juanji.cli.parts import Parts, judged_on, without_unreadable
+from juanji.cli.parts import Parts, judged_on
 from juanji.cli.status import first_call, status
 from juanji.data import Images
 from juanji.interop.files import made
@@ -54,8 +54,8 @@ def evaluate(
 
       juanji evaluate runs/flowers-resnet18-1 new-photos --out report
     """
-    loaded = without_unreadable(load_run(run).viewed(tta), skip_unreadable)
-    chosen = judged_on(loaded, data, part)
+    loaded = load_run(run).viewed(tta)
+    chosen = judged_on(loaded, data, part, skip_unreadable)
     images, views = chosen.images, loaded.config.recipe.tta
     with status(first_call(loaded.config.model["name"])):
         result = evaluate_images(loaded.asked, images, loaded.config.preprocessing)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from juanji.data.archives import is_archive, plain, written
-from juanji.data.images import ENDINGS
-from juanji.data.labelled import has_other_format, is_image
+from juanji.data.images import ENDINGS, has_other_format, is_image
 from juanji.data.source import LARGEST, passed_over, too_large, walk
 from juanji.errors import DataError
 

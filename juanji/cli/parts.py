@@ -26,15 +26,11 @@ Parts = Annotated[
 ]
 
 
-def without_unreadable(run: Run, skip: bool) -> Run:
-    """The run, judged without images that cannot be read if they are to be skipped; else as it was trained."""
-    return replace(run, config=replace(run.config, unreadable="skip")) if skip else run
-
-
-def judged_on(run: Run, data: str | None, part: str | None) -> Part:
+def judged_on(run: Run, data: str | None, part: str | None, skip_unreadable: bool) -> Part:
     """A part of the run's own data, or of other `data`, in the run's form, with labels that count the run's classes.
 
-    By default what the run was tested on; of other data the test part, or all where it has no parts.
+    By default what the run was tested on; of other data the test part, or all where it has no parts. Images that cannot
+    be read are skipped where that is asked for, or was for training.
 
     Raises UnknownNameError for another part, DataError for a part without images, or classes that the run has not.
     """
@@ -50,7 +46,7 @@ def judged_on(run: Run, data: str | None, part: str | None) -> Part:
             part,
             validation=SHARE if config.recipe.patience else 0.0,
             data_dir=config.data_dir,
-            unreadable=config.unreadable,
+            unreadable="skip" if skip_unreadable else config.unreadable,
             progress=progress,
         )
     images = replace(found.images, y=order(found, run.classes)[found.images.y])

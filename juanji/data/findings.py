@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from juanji.data.download import Progress, silent
+from juanji.data.images import has_other_format
 from juanji.data.inspection import BLACK, MOVING, PLAIN, TURNED, Inspection, inspect
-from juanji.data.labelled import TEST, TRAIN, Labelled, has_other_format, several
+from juanji.data.labelled import TEST, TRAIN, Labelled, several
 from juanji.data.origin import find
 from juanji.data.overview import counts, pair
 from juanji.graph import Array

@@ -36,6 +36,16 @@ WITH_TRANSPARENCY = {"P": "RGBA", "PA": "RGBA", "L": "LA", "RGB": "RGBA"}
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
 
 
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return name[name.rfind(".") :].lower() in ENDINGS if "." in name else False
+
+
+def has_other_format(name: str) -> bool:
+    """Whether a file is, by its name, an image of a format that is not read."""
+    return name[name.rfind(".") :].lower() in OTHER_ENDINGS if "." in name else False
+
+
 def read_image(
     path: str | Path | bytes, channels: int | None = None, size: tuple[int, int] | None = None, name: str = "image"
 ) -> Array:
@@ -103,12 +113,11 @@ def too_many_pixels(name: str, received: str) -> DataError:
 
 
 def unreadable(name: str, error: Exception) -> DataError:
-    foreign = Path(name).suffix.lower() in OTHER_ENDINGS
     return DataError(
         f"{name}: the image cannot be read",
         received=str(error) or type(error).__name__,
         rule="a whole image file: PNG, JPEG, BMP, GIF, TIFF or WebP",
-        fix="save it as a JPEG or PNG file" if foreign else "download or export it again",
+        fix="save it as a JPEG or PNG file" if has_other_format(name) else "download or export it again",
     )
 
 

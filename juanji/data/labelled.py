@@ -13,7 +13,7 @@ import numpy as np
 
 from juanji.data.dataset import Naming
 from juanji.data.form import Form
-from juanji.data.images import ENDINGS, OTHER_ENDINGS, opened, upright_size
+from juanji.data.images import opened, upright_size
 from juanji.data.source import Source
 from juanji.errors import DataError
 from juanji.graph import Array
@@ -163,16 +163,6 @@ class Labelled:
     strays: Sequence[str] = ()
     foreign: Sequence[str] = ()
     nested: tuple[str, ...] = ()
-
-
-def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
-    return name[name.rfind(".") :].lower() in ENDINGS if "." in name else False
-
-
-def has_other_format(name: str) -> bool:
-    """Whether a file is, by its name, an image of a format that is not read."""
-    return name[name.rfind(".") :].lower() in OTHER_ENDINGS if "." in name else False
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from juanji.data.labelled import PART_NAMES, TRAIN, ImageFiles, Labelled, is_image, numbered
+from juanji.data.images import is_image
+from juanji.data.labelled import PART_NAMES, TRAIN, ImageFiles, Labelled, numbered
 from juanji.data.source import Files, Names, Source, top_folder
 from juanji.errors import DataError
 

@@ -16,7 +16,8 @@ from juanji.data.builtin import BUILT_IN
 from juanji.data.dataset import Dataset, Images, Naming
 from juanji.data.download import Progress, silent
 from juanji.data.form import RESIZE, Form
-from juanji.data.labelled import PARTS, TEST, TRAIN, VAL, ImageArray, Labelled, has_other_format, several
+from juanji.data.images import has_other_format
+from juanji.data.labelled import PARTS, TEST, TRAIN, VAL, ImageArray, Labelled, several
 from juanji.data.origin import find, in_memory
 from juanji.data.overview import common_size, own_channels
 from juanji.data.packed import Failures, pixels

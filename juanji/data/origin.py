@@ -13,7 +13,8 @@ from juanji.data.arrays import CIFAR, in_cifar, in_idx, in_npz, is_idx
 from juanji.data.builtin import BUILT_IN
 from juanji.data.dataset import Dataset
 from juanji.data.download import Progress, silent
-from juanji.data.labelled import TEST, TRAIN, VAL, ImageArray, Labelled, is_image
+from juanji.data.images import is_image
+from juanji.data.labelled import TEST, TRAIN, VAL, ImageArray, Labelled
 from juanji.data.layout import in_folders
 from juanji.data.public import PUBLIC, public
 from juanji.data.source import Folder

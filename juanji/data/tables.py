@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from juanji.data.labelled import PART_NAMES, ImageFiles, Labelled, is_image, numbered
+from juanji.data.images import is_image
+from juanji.data.labelled import PART_NAMES, ImageFiles, Labelled, numbered
 from juanji.data.source import Listed, Names
 from juanji.errors import DataError
 

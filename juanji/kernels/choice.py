@@ -170,7 +170,7 @@ def vectors(way: Winograd, count: int) -> float:
     return -(-count // width) * width / way.isa.lanes(way.kind)
 
 
-def gathered(way: Winograd, spectra: Spectra) -> float:
+def shared_vectors(way: Winograd, spectra: Spectra) -> float:
     """Vectors of a tile that is to be transformed, which may share them with others."""
     together = spectra.beside(way.width(spectra.channels), way.tiling)
     return vectors(way, spectra.channels) * way.tiling.groups(together) / way.tiling.width
@@ -183,7 +183,7 @@ def output_cycles(way: Outputs) -> float:
     products = way.way[1].cycles / images(way.products) * rounds * blocks
     back = [transposed(a.outputs) for a in way.algorithms]
     between = sum(each.size(way.together) for each in (way.data, way.results))
-    transforms = tiles * gathered(way, way.data) * transform_cycles([a.data for a in way.algorithms])
+    transforms = tiles * shared_vectors(way, way.data) * transform_cycles([a.data for a in way.algorithms])
     transforms += tiles * vectors(way, k) * transform_cycles(back)
     transforms *= latency(way, between)
     transforms += WAITING * vectors(way, k) * n * transform_cycles([a.taps for a in way.algorithms])
@@ -197,7 +197,7 @@ def weight_cycles(way: Weights) -> float:
     rounds = -(-way.total // way.strips) if way.strips else 1
     products = rounds * -(-way.together // way.tiles) * way.tiles * way.elements * n * vectors(way, k) / 2
     both = zip(way.spectra_of_both, way.sides, strict=True)
-    transforms = tiles * sum(gathered(way, spectra) * transform_cycles(side.matrices) for spectra, side in both)
+    transforms = tiles * sum(shared_vectors(way, spectra) * transform_cycles(side.matrices) for spectra, side in both)
     between = sum(each.size(way.together) for each in way.spectra_of_both)
     transforms *= latency(way, between)
     transforms += WAITING * n * vectors(way, k) * transform_cycles([transposed(a.taps) for a in way.algorithms])

@@ -104,7 +104,8 @@ def ways(contraction: Contraction, isa: ISA, *, keep_rows: bool) -> list[Way]:
 def made(contraction: Contraction, isa: ISA, way: Way | None, epilogue: Epilogue | None) -> ContractionKernel:
     keep = epilogue is not None
     form, schedule = way or ways(contraction, isa, keep_rows=keep)[0]
-    isa, width = replace(isa, width=schedule.width), schedule.lanes(contraction.kind)
+    isa = replace(isa, width=schedule.width)
+    width = isa.lanes(contraction.kind)
     pack = Packing(form.contraction, width, schedule.vectors) if schedule.packed else form.pack
     read = pack.contraction if isinstance(pack, Packing) else form.contraction
     grid = Grid(read.simplified(keep_rows=keep), schedule, width, form)

@@ -11,7 +11,7 @@ from typing import cast
 
 from juanji.kernels import matrices
 from juanji.kernels.contraction import BATCH, Contraction, Dim, Window
-from juanji.kernels.isa import BITS, ISA
+from juanji.kernels.isa import ISA
 from juanji.kernels.text import SIZES, Int, Text
 
 NEAR = 384 << 10  # bytes that stay in the second cache while they are used
@@ -114,10 +114,6 @@ class Schedule:
     cycles: float = 0.0
     matrices: bool = False
     note: str = ""
-
-    def lanes(self, kind: str) -> int:
-        """How many numbers of a kind a vector has."""
-        return self.width // BITS[kind]
 
     def __str__(self) -> str:
         notes = [word for word, true in (("packed", self.packed), ("lanes first", self.lanes_first)) if true]

@@ -112,11 +112,17 @@ class Winograd:
         """How the products are computed."""
         return ways(self.products, self.isa, keep_rows=False)[0]
 
+    @property
+    def isa_of_products(self) -> ISA:
+        """With vectors as wide as those of the products, which may be half as wide as others."""
+        return replace(self.isa, width=self.way[1].width)
+
     def nest(self, t: Text) -> Nest:
         """The products of all elements, within another kernel."""
         form, schedule = self.way
         schedule = replace(schedule, row_group=1 << 30, lane_group=1 << 30, lanes_first=False, blocks=())
-        isa, width = replace(self.isa, width=schedule.width), schedule.lanes(self.kind)
+        isa = self.isa_of_products
+        width = isa.lanes(self.kind)
         pack = Packing(form.contraction, width, schedule.vectors) if schedule.packed else None
         read = pack.contraction if pack else form.contraction
         return Nest(self.products, Grid(read.simplified(), schedule, width, form), isa, pack, t=t)
@@ -168,8 +174,7 @@ class Outputs(Winograd):
     @functools.cached_property
     def pack(self) -> Packing:
         """How the transformed weights lie in memory."""
-        schedule = self.way[1]
-        return Packing(self.products, schedule.lanes(self.kind), schedule.vectors)
+        return Packing(self.products, self.isa_of_products.lanes(self.kind), self.way[1].vectors)
 
     def stages(self, end: End) -> list[Stage]:
         channels = self.contraction.reduce[-1].size

@@ -126,7 +126,9 @@ class Choices:
 
 def inherited(given: Mapping[str, Any]) -> list[Default]:
     """What a run that begins with the weights of another takes over from it, unless it is to be another network."""
-    path = Path(given.get("weights") or "")
+    if not given.get("weights"):
+        return []
+    path = Path(given["weights"])
     path = path.parent if path.name == WEIGHTS else path
     if not (path / CONFIG).is_file() or classes_of(str(path / WEIGHTS)) is None:
         return []  # no run, but maybe somebody else's repository

@@ -136,21 +136,22 @@ def optimizer(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
 
 def lr(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
     if residual(known) and known["optimizer"] == "sgd":
-        return slower(0.1 * known["batch"] / 128, "0.1 for 128 images a step, in proportion", known)
+        rate = 0.1 * known["batch"] / 128
+        return slower(rate, known) or (rate, "0.1 for 128 images a step, in proportion")
     return own_lr(facts, known)
 
 
 def own_lr(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
     """A third of the optimiser's own where there are weights to keep. A name that there is not the recipe refuses."""
     name = known.get("optimizer", Recipe.optimizer)
-    return slower(OPTIMIZERS[name][1], "", known) if name in OPTIMIZERS else None
+    return slower(OPTIMIZERS[name][1], known) if name in OPTIMIZERS else None
 
 
-def slower(rate: float, reason: str, known: Mapping[str, Any]) -> Reason | None:
-    """A learning rate and its reason; a third of it for a network that begins with weights, which it would forget."""
+def slower(rate: float, known: Mapping[str, Any]) -> Reason | None:
+    """A third of a learning rate for a network that begins with weights, which it would forget; else None."""
     head_only = known.get("freeze") == "all" and not known.get("unfreeze_at")
     if not known.get("weights") or head_only:
-        return (rate, reason) if reason else None
+        return None
     return rate / KEPT, "a third of what a network that knows nothing takes"
 
 
@@ -190,7 +191,8 @@ def published(name: str, facts: Facts, known: Mapping[str, Any]) -> Reason | Non
     reason = "after the recipe it was published with"
     if name != "lr":
         return recipe[name], reason
-    return slower(recipe[name] * known["batch"] / recipe["batch"], reason, known)
+    rate = recipe[name] * known["batch"] / recipe["batch"]
+    return slower(rate, known) or (rate, reason)
 
 
 RULES: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {

@@ -112,7 +112,7 @@ def test_an_optimiser_that_there_is_not(given):
             Choices.of(name, facts, given | {"optimizer": "sdg"})
 
 
-def test_a_run_that_begins_with_another_is_the_same_network(capsys, tmp_path):
+def test_a_run_that_begins_with_another_is_the_same_network(capsys, tmp_path, monkeypatch):
     options = ["--option", "hidden=8,4", "--size", "16"]
     code, _, errors = perceptron(capsys, tmp_path / "a", *options)
     assert code == 0, errors
@@ -132,6 +132,9 @@ def test_a_run_that_begins_with_another_is_the_same_network(capsys, tmp_path):
     assert f"model perceptron: that of {tmp_path / 'a'}" in output
     file = tmp_path / "a" / "model.safetensors"
     assert Choices.of("x", PHOTOGRAPHS, {"weights": str(file)}).model == "perceptron"
+    # Only where it is asked for, whatever lies here.
+    monkeypatch.chdir(tmp_path / "a")
+    assert Choices.of("x", PHOTOGRAPHS, {}).model == "resnet18"
     # A folder of somebody else's, with a configuration of its own.
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "config.json").write_text("{}")
