@@ -68,7 +68,7 @@ def folder(path: Path) -> Inputs:
             yield found
         elif wanted(found[0]):
             file = path / found[0]
-            yield other_format(str(file)) if has_other_format(found[0]) else Input(str(file), file)
+            yield Input(str(file), file)
         else:
             continue
         empty = False
@@ -118,21 +118,10 @@ def tarred(path: Path) -> Inputs:
 
 def member(name: str, file: IO[bytes], size: int) -> Input | DataError:
     """An image whose bytes are in an open file. No more is read than an image may have, whatever `size` is stated."""
-    if has_other_format(name):
-        return other_format(name)
     content = b"" if size > LARGEST else file.read(LARGEST + 1)
     if size > LARGEST or len(content) > LARGEST:
         return too_large(name, max(size, len(content)))
     return Input(name, content)
-
-
-def other_format(name: str) -> DataError:
-    """It is not opened: cameras' raw images begin as TIFF does, with a thumbnail."""
-    return DataError(
-        f"{name}: images of this format are not read",
-        rule="files whose names end in " + ", ".join(ENDINGS),
-        fix="save it as a JPEG or PNG file",
-    )
 
 
 def nothing(path: Path, kind: str) -> DataError:

@@ -77,6 +77,12 @@ def opened(file: str | Path | bytes, name: str = "image") -> Iterator[tuple[Any,
     named = name if isinstance(file, bytes) else str(file)
     if not isinstance(file, bytes) and Path(file).is_dir():
         raise DataError(f"{named}: this is a folder", rule="image files", fix=f"name them, as in {Path(file, '*.png')}")
+    if has_other_format(named):  # cameras' raw images begin as TIFF does, with a thumbnail
+        raise DataError(
+            f"{named}: images of this format are not read",
+            rule="files whose names end in " + ", ".join(ENDINGS),
+            fix="save it as a JPEG or PNG file",
+        )
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
             check_extent(image, named)
@@ -117,7 +123,7 @@ def unreadable(name: str, error: Exception) -> DataError:
         f"{name}: the image cannot be read",
         received=str(error) or type(error).__name__,
         rule="a whole image file: PNG, JPEG, BMP, GIF, TIFF or WebP",
-        fix="save it as a JPEG or PNG file" if has_other_format(name) else "download or export it again",
+        fix="download or export it again",
     )
 
 

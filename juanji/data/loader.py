@@ -73,6 +73,7 @@ def batches(
     shuffle: bool = True,
     change: Augment | Change | None = None,
     start: int = 0,
+    fewest: int = 1,
     preprocessing: Preprocessing | None = None,
     classes: int | None = None,
     threads: int | None = None,
@@ -83,6 +84,7 @@ def batches(
     change         an `Augment`; or a function, such as `Jitter`: `(x, draws)` returns x changed, by numbers `draws`
                    (n, 8) in [0, 1) that belong to each image and epoch, whatever the order
     start          how many batches to leave out: those that follow are the same as ever
+    fewest         fewer images than these that are left over at the end make no batch, unless they are all
     preprocessing  x comes in its size and standardised, as by `preprocessing(x)`; by default in the size the images
                    have, in 0…1
     classes        how many there are, which has to be known where `change` mixes images; y is then (n, classes) of
@@ -91,16 +93,13 @@ def batches(
                    read, and a function called, by all of them at once
 
     Returns an iterator that says how long it was waited for, `Loader`. Raises, before the first batch is asked for,
-    ArgumentError for a size or a number of threads under 1 and for a start beyond the end, DataError for no images,
-    ShapeError for images that the change cannot be made to.
+    ArgumentError for a number under 1 and for a start beyond the end, DataError for no images, ShapeError for images
+    that the change cannot be made to.
     """
-    if size < 1:
-        raise ArgumentError("batches: bad size", received=f"size={size}", rule="at least 1")
+    counts("batches", size=size, fewest=fewest, threads=1 if threads is None else threads)
     if not len(images):
         raise DataError("the dataset is empty", received="no image", rule="at least one")
-    if threads is not None:
-        counts("batches", threads=threads)
-    count = -(-len(images) // size)
+    count = number_of_batches(len(images), size, fewest)
     if not 0 <= start <= count:
         raise ArgumentError(
             "batches: bad start", received=f"start={start}", rule=f"0 to {count}, the number of batches"
@@ -109,6 +108,12 @@ def batches(
     prepare = Preparation(images, order, seed, epoch, change, preprocessing, classes)
     parts = (slice(i * size, (i + 1) * size) for i in range(start, count))
     return Loader(prepare, parts, threads or min(THREADS, platform.threads()))
+
+
+def number_of_batches(images: int, size: int, fewest: int = 1) -> int:
+    """How many batches so many images make, as `batches` has them."""
+    whole, left = divmod(images, size)
+    return whole + (left >= fewest) or 1
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Array:

@@ -167,9 +167,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.n_iter_ += 1
         self.model_.train()
         change, classes = as_augment(self.augment), len(self.classes_)
-        for x, labels in batches(
-            images, self.batch, seed=self._seed, epoch=self.n_iter_, change=change, classes=classes
-        ):
+        options = {"seed": self._seed, "epoch": self.n_iter_, "change": change, "classes": classes}
+        for x, labels in batches(images, self.batch, fewest=min(2, self.batch), **options):
             self._stepper.step(self.preprocessing_(x), labels, f"call {self.n_iter_} of partial_fit")
         self.model_.eval()
         return self

@@ -285,5 +285,7 @@ def read_config(path: Path) -> Config:
 
 def damaged(path: Path, reason: str) -> DataError:
     return DataError(
-        f"{path}: the file is damaged", received=reason, fix="train again, or restore the file from a copy"
+        f"{path}: the file is damaged, or a newer juanji wrote it",
+        received=reason,
+        fix="restore it from a copy, train again, or read it with the version that wrote it",
     )

@@ -120,7 +120,7 @@ class Stepper:
         before = {cell: cell.read() for cell in self.model.cells().values() if cell.kind != "parameter"}
         all_mass, loss, right = self.mass(y), 0.0, 0
         try:
-            for number, chosen in enumerate(np.array_split(np.arange(len(y)), min(self.parts, len(y)))):
+            for number, chosen in enumerate(np.array_split(np.arange(len(y)), self.parts_of(len(y)))):
                 share = np.float64(self.mass(y[chosen]) / all_mass)
                 kept = np.float64(number > 0)  # the first part replaces what was gathered before
                 part = self.taken(self.part, self.gather, x[chosen], y[chosen], share, kept)
@@ -130,6 +130,10 @@ class Stepper:
             restore(before)
             raise
         return loss, right
+
+    def parts_of(self, images: int) -> int:
+        """How many parts so many images make: no more than they fill, and so none of a single image without need."""
+        return -(-images // self.batch) if self.batch else min(self.parts, images)
 
     def gather(self, images: Tensor, labels: Tensor, share: Tensor, kept: Tensor) -> Found:
         loss, right, grads = self.differentiate(images, labels)

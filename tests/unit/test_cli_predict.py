@@ -83,7 +83,8 @@ def test_images_of_other_formats_are_told(capsys, tree, run):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tree / "tree" / "photo.nef", "TIFF")
     with zipfile.ZipFile("raw.zip", "w") as archive:
         archive.write(tree / "tree" / "photo.nef", "photo.HEIC")
-    for path, name, answers in (("tree", "photo.nef", 3), ("raw.zip", "photo.HEIC", 0)):
+    named = (("tree", "photo.nef", 3), ("raw.zip", "photo.HEIC", 0), ("tree/photo.nef", "photo.nef", 0))
+    for path, name, answers in named:
         code, output, errors = call(capsys, run, path)
         assert (code, output.count("\n")) == (2, answers)
         assert f"{name}: images of this format are not read" in errors

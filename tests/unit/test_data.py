@@ -269,8 +269,11 @@ def test_images_that_cannot_be_written_leave_the_old_file(tmp_path):
 
 def test_formats_whose_decoders_run_programs_are_not_opened(tmp_path):
     Image.fromarray(WIDE).save(tmp_path / "x.eps")
-    with pytest.raises(DataError, match=r"x\.eps: the image cannot be read[\s\S]*PNG, JPEG"):
+    with pytest.raises(DataError, match=r"x\.eps: images of this format are not read[\s\S]*\.png, \.jpg"):
         read_image(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"x\.png: the image cannot be read[\s\S]*PNG, JPEG"):
+        read_image(tmp_path / "x.png")
 
 
 class Lazy:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from juanji.data import PRESETS, Augment, Images, Jitter, Loader, Preprocessing, batches
+from juanji.data.loader import number_of_batches
 from juanji.errors import ArgumentError, DataError, ShapeError
 
 RNG = np.random.default_rng(7)
@@ -51,6 +52,16 @@ def test_any_start_gives_the_rest(n, size, data):
     start = data.draw(st.integers(0, -(-n // size)))
     whole = [y.tolist() for _, y in batches(images, size, seed=1)]
     assert [y.tolist() for _, y in batches(images, size, seed=1, start=start)] == whole[start:]
+
+
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(1, 4))
+@settings(deadline=None, max_examples=30)
+def test_few_images_that_are_left_over_make_no_batch(n, size, fewest):
+    images = Images(np.zeros((n, 1, 1, 1), np.float32), np.arange(n))
+    whole = [len(y) for _, y in batches(images, size)]
+    kept = [len(y) for _, y in batches(images, size, fewest=fewest)]
+    assert kept == (whole[:1] + [count for count in whole[1:] if count >= min(fewest, size)])
+    assert len(kept) == number_of_batches(n, size, fewest)
 
 
 def test_preprocessing_is_folded_in_to_the_same_bits():

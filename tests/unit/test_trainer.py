@@ -498,6 +498,26 @@ def test_the_range_test_ends_where_numbers_end(tmp_path):
         range_test(broken)
 
 
+def test_no_step_is_left_with_a_single_image():
+    flat = Sequential(Conv2d(1, 3, 6), BatchNorm2d(3), ReLU(), Flatten(), Linear(3, 2))  # maps of 1×1
+    flat.initialise(0)
+    data = Dataset("stripes", images(17), images(4, 1), ("a", "b"))
+    for parts in (1, 2):
+        trainer = Trainer(flat, data, Recipe(epochs=2, batch=8, accumulate=parts, **STILL))
+        *_, last = trainer.run()
+        assert (last.epoch, trainer.progress.done, trainer.count) == (2, 4, 2)
+    assert Trainer(plain(), data, Recipe(batch=1)).count == 17  # unless that is what was asked for
+
+
+def test_parts_of_a_small_last_batch_are_no_smaller_than_the_others():
+    taken = []
+    trainer = Trainer(plain(), DATA, Recipe(epochs=1, batch=32, accumulate=4, **STILL))
+    gather = trainer.stepper.part
+    trainer.stepper.part = lambda x, *rest: taken.append(len(x)) or gather(x, *rest)
+    [*trainer.run()]
+    assert taken == [8, 8, 8, 8, 4]  # 36 images
+
+
 def test_memory_is_known_before_the_first_step():
     trainer = Trainer(plain(), DATA, Recipe(batch=12, **STILL))
     x, y = Tensor(np.zeros((16, 6, 6, 1), np.float32)), Tensor(np.zeros(16, np.int64))
