@@ -37,24 +37,25 @@ KNOWN: dict[str, Recipe] = {}
 class Choice:
     """What algorithms are chosen from, "all" or "direct", for how many images per image, and in which precision.
 
-    forwards  the nodes, by identity, that are no gradients: the first that multiply by their weights
+    learns  whether the plan computes gradients by weights
     """
 
     algorithms: str = "all"
     scale: Fraction = Fraction(1)
     precision: str = "float32"
-    forwards: frozenset[int] = field(default=frozenset(), repr=False)
+    learns: bool = field(default=False, repr=False)
 
-    def pair(self, node: Node) -> bool:
-        """Whether a short algorithm may multiply in bfloat16: for gradients, which are noisy anyway. Forwards its error
-        of 1 % would be four times that of rounding what goes in and out."""
-        return self.precision == "bfloat16" and id(node) not in self.forwards
+    @property
+    def pairs(self) -> bool:
+        """Whether short algorithms multiply in bfloat16: in training, which is noisy anyway. Their error of 1 %, four
+        times that of rounding what goes in and out, would be too much in answers."""
+        return self.precision == "bfloat16" and self.learns
 
-    def short(self, node: Node, contraction: Contraction, isa: ISA, batch: int) -> Winograd | None:
-        """The short algorithm that does a contraction of a node, if one does."""
+    def short(self, contraction: Contraction, isa: ISA, batch: int) -> Winograd | None:
+        """The short algorithm that does a contraction, if one does."""
         if self.algorithms == "direct":
             return None
-        way = choice.best(contraction, isa, round(batch * self.scale), self.pair(node))
+        way = choice.best(contraction, isa, round(batch * self.scale), self.pairs)
         return way and replace(way, batch=batch)
 
 
@@ -71,9 +72,8 @@ class Contractor:
         places = self.places if unit.kept else {**self.places, id(y): Place(id(y), dense(y.shape))}
         product = node.record.lower["contraction"](node, places)
         operands = [self.places[id(x)].key for x in (product.a, product.b, *unit.outputs)]
-        pair = self.choice.pair(node)
         parts: tuple[Any, ...] = (
-            node.name, product.contractions, product.grids, product.batch, self.choice, pair, unit.kept,
+            node.name, product.contractions, product.grids, product.batch, self.choice, self.choice.pairs, unit.kept,
         )  # fmt: skip
         if unit.walk:
             end = Signature(Writer(unit.walk, self.isa, self.places, self.producers))
@@ -104,7 +104,7 @@ class Contractor:
                 ends.extend([End(self, unit, product, number, own)] if unit.walk else [])
                 return ends[0] if ends else None
 
-            short = self.choice.short(node, contraction, self.isa, product.batch)
+            short = self.choice.short(contraction, self.isa, product.batch)
             work = short.work(end) if short else direct(contraction, self.isa, product.batch, end)
             memory.update(((place, id(node.outputs[0]), number), size) for place, size in work.memory.items())
             found += [(number, call) for call in self.worked(unit, product, number, work, ends)]

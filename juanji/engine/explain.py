@@ -128,8 +128,7 @@ def rate(plan: Plan, contraction: Contraction) -> int:
 def choice(plan: Plan, call: Call) -> Iterator[str]:
     """What was chosen for a call, beside what the model of the cost thinks worse, or would not have."""
     contraction, batch = call.problem  # type: ignore[misc]
-    isa, pair = plan.isa, call.node is not None and plan.draft.choice.pair(call.node)
-    found = options(contraction, batch, isa, pair)
+    found = options(contraction, batch, plan.isa, plan.draft.choice.pairs)
     chosen = next((option for option in found if option.name == call.reason), None)
     if chosen is None:
         yield call.reason

@@ -48,7 +48,7 @@ class Planner:
     def __init__(self, program: Program, isa: ISA, choice: Choice) -> None:
         self.program, self.isa = program, isa
         copy_cells(program)
-        self.choice = replace(choice, forwards=forwards(program))
+        self.choice = replace(choice, learns=any(node.name == "conv_weight_grad" for node in program.nodes))
         self.borders = find_borders(program)
         self.fuser = Fuser(program, set(self.borders))
         self.units = self.fuser.fuse()
@@ -275,15 +275,6 @@ def copied(program: Program, x: Tensor, position: int) -> Tensor:
     program.nodes.insert(position, copy)
     program.producers[id(copy.outputs[0])] = copy
     return copy.outputs[0]
-
-
-def forwards(program: Program) -> frozenset[int]:
-    """The convolutions, by identity, that multiply by their weights before any other does."""
-    first: dict[int, int] = {}
-    for node in program.nodes:
-        if node.name in ("conv", "conv_input_grad"):
-            first.setdefault(id(node.inputs[node.name == "conv"]), id(node))
-    return frozenset(first.values())
 
 
 def find_borders(program: Program) -> dict[int, Border]:

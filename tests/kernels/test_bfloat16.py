@@ -41,10 +41,12 @@ def batches(net, count, size):
     return [(normal(*shape), RNG.integers(10, size=size)) for _ in range(count)]
 
 
-NETWORKS = {  # and the least cosine of a gradient; through a ResNet, PyTorch's own in bfloat16 have 0.89
+# With the least cosine of a parameter's gradient. Through a ResNet that has learnt nothing errors grow; gradients of
+# two batches have 0.1.
+NETWORKS = {
     "lenet5": ({}, 0.99),
     "perceptron": ({"hidden": (256, 128), "input_size": 20}, 0.99),
-    "resnet18": ({"stem": "small", "channels": (16, 32, 32, 64), "input_size": 16}, 0.87),
+    "resnet18": ({"stem": "small", "channels": (16, 32, 32, 64), "input_size": 16}, 0.6),
     "vgg11_bn": ({"stages": ((16,), (32,), (32, 32)), "pooled": 2, "hidden": (64,), "input_size": 17}, 0.95),
 }
 
@@ -141,18 +143,18 @@ def test_statistics_of_every_sample_stay_as_they_are():
 
 
 @here
-def test_transposed_convolutions_multiply_in_float32_forwards():
+def test_short_algorithms_multiply_in_bfloat16_in_training_only():
+    """Transposed convolutions, too. In answers their errors would be too large."""
     net = jj.nn.Sequential(
-        jj.nn.Conv2d(64, 64, 1), jj.nn.ReLU(), jj.nn.ConvTranspose2d(64, 64, 3, padding=1), jj.nn.ReLU(),
+        jj.nn.Conv2d(64, 64, 3, padding=1), jj.nn.ReLU(), jj.nn.ConvTranspose2d(64, 64, 3, padding=1), jj.nn.ReLU(),
         jj.nn.Conv2d(64, 64, 1),
     )  # fmt: skip
     net.initialise(0)
     step = lambda x: jj.value_and_grad(lambda net: (net(x) ** 2).mean())(net)  # noqa: E731
-    plan = jj.compile(step, precision="bfloat16").plan(normal(16, 28, 28, 64))
-    found = [call for call in plan.calls if call.path == "2" and "Winograd" in call.reason]
-    forwards = next(call for call in found if call.what.startswith("conv_input_grad"))
-    assert "in bfloat16" not in forwards.reason
-    assert [call.what for call in found if call.what.startswith("conv") and "in bfloat16" in call.reason]
+    for function, count, pairs in ((step, 3, True), (net, 2, False)):
+        plan = jj.compile(function, precision="bfloat16").plan(normal(16, 28, 28, 64))
+        found = [call for call in plan.calls if "Winograd" in call.reason and "weight" not in call.what]
+        assert ["in bfloat16" in call.reason for call in found] == [pairs] * count
 
 
 PRODUCTS = {  # what is multiplied, and how often in bfloat16: a rounded operand has to be one of the step's own
@@ -186,8 +188,7 @@ def test_matrix_products(name):
 
 
 @here
-def test_gradients_of_convolutions_are_multiplied_in_bfloat16():
-    """By short algorithms only those; forwards these would lose too much."""
+def test_all_faces_of_convolutions_are_multiplied_in_bfloat16():
     w = normal(3, 3, 64, 64) / 24
 
     def loss(x, v, w):
@@ -197,7 +198,7 @@ def test_gradients_of_convolutions_are_multiplied_in_bfloat16():
     x = normal(16, 24, 24, 64)
     calls = [call for call in step.plan(x, w, w).calls if "Winograd" in call.reason]
     assert {call.what.split("+")[0]: "in bfloat16" in call.reason for call in calls} == {
-        "conv": False, "conv_input_grad": True, "conv_weight_grad": True,
+        "conv": True, "conv_input_grad": True, "conv_weight_grad": True,
     }  # fmt: skip
 
 
