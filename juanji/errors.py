@@ -27,6 +27,11 @@ class JuanjiError(Exception):
         self.rule = rule
         self.fix = fix
 
+    @property
+    def brief(self) -> str:
+        """The headline and what was received, in one line."""
+        return f"{self.what}: {self.received}" if self.received else self.what
+
     def __str__(self) -> str:
         lines = [("at", self.at), ("received", self.received), ("rule", self.rule), ("fix", self.fix)]
         return "\n".join([self.what, *(f"  {label:<9} {text}" for label, text in lines if text)])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,16 +64,25 @@ def options(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. A mistake is told plainly and ends with exit code 2, Ctrl-C with 130."""
+    """Run the command line. A mistake is told plainly and ends with exit code 2, Ctrl-C with 130; so is a warning."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character must not end the program.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        app(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = plainly
+            app(arguments)
     except JuanjiError as error:
         if "--debug" in arguments:
             raise
         print(f"juanji: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def plainly(
+    message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Tell of a warning without the place in the program where it came up: a `warnings.showwarning`."""
+    print(f"juanji: {message}", file=sys.stderr)

@@ -217,6 +217,8 @@ def verdict(found: dict[str, Any]) -> str:
         return f"{first} and {other} were not tested on the same images; --data judges both on others"
     ours, theirs, p = found["only_first"], found["only_other"], found["p"]
     counts = f"right where the other is wrong: {first} on {ours} images, {other} on {theirs}; p = {p:.3g}"
+    if not ours + theirs:
+        return f"{counts}: they are right and wrong on the same images"
     if not found["significant"]:
         return f"{counts}: the difference may well be chance"
     return f"{counts}: {first if ours > theirs else other} is significantly better"

@@ -44,7 +44,26 @@ def inputs(paths: Iterable[str], listed: bool) -> Inputs:
         elif listed:
             yield from inputs(filter(None, (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)), False)
         else:
-            yield member("standard input", sys.stdin.buffer, 0)
+            yield piped(member("standard input", sys.stdin.buffer, 0))
+
+
+def piped(found: Input | DataError) -> Input | DataError:
+    """What came from standard input, unless that is nothing, or paths instead of an image."""
+    content = found.source if isinstance(found, Input) else b"?"
+    if isinstance(content, Path) or (content and not is_path(content.partition(b"\n")[0])):
+        return found
+    return DataError(
+        "standard input: this is no image",
+        received="the path of a file" if content else "nothing",
+        fix="--list takes - for paths, one a line",
+    )
+
+
+def is_path(line: bytes) -> bool:
+    try:
+        return Path(os.fsdecode(line).rstrip("\r")).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def opened(path: Path) -> Inputs:

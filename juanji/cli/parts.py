@@ -39,6 +39,7 @@ def judged_on(run: Run, data: str | None, part: str | None, skip_unreadable: boo
     config = run.config
     if data is None or place(data) == config.data:
         data, part = config.data, part or "test"
+        config.check_place()
     with progress_bar() as progress:
         found = load_part(
             data,

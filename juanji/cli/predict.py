@@ -26,6 +26,7 @@ from juanji.train import Run, load_run
 from juanji.train.evaluation import batch_of
 
 BLANK = 0.01  # standard deviation of an image that shows nothing; black is 0, white 1
+DARK = 1 / 3  # mean of images, up to which they are signs on a dark ground
 
 AHEAD = 4  # images for each thread that are in memory as files
 
@@ -136,14 +137,14 @@ def likeliest(classes: tuple[str, ...], probabilities: Array, top: int) -> list[
 
 
 def warn(run: Run, name: str, image: Array) -> None:
-    """Tell of an image that is blank, or mostly light where those the network was trained on are mostly dark."""
+    """Tell of an image that is blank, or mostly light where those the network was trained on are grey and dark."""
     mean = run.config.preprocessing.mean
     if image.std() < BLANK:
         print(f"{name}: this image is blank; what follows means nothing.", file=sys.stderr)
-    elif image.mean() > 0.5 > sum(mean) / len(mean):
+    elif len(mean) == 1 and mean[0] < DARK and image.mean() > 0.5:
         print(
             f"{name}: this image is mostly light (mean {image.mean():.2f}); the network was trained on mostly "
-            f"dark ones (mean {sum(mean) / len(mean):.2f}). --invert swaps dark and light.",
+            f"dark ones (mean {mean[0]:.2f}). --invert swaps dark and light.",
             file=sys.stderr,
         )
 

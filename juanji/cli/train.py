@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from juanji.train.folder import begun, read_config
 from juanji.train.recipe import CLASS_WEIGHTS
 
 AUTO = "auto"
+FEW, LATE = 3, 1.1  # epochs that teach little; times the limit
 
 
 def may(*names: str, help: str) -> Any:
@@ -177,7 +178,7 @@ def train(
             session = Session.start(choices, out, shown)
         tell(session, quiet, *map(str, choices.defaults), *session.measured)
     run(session, every, quiet, tensorboard)
-    print(conclusion(session))
+    print(*limited(session), conclusion(session), sep="\n")
 
 
 # What is given
@@ -299,6 +300,17 @@ def besides(loaded: Loaded, channels: int) -> str:
 def kept(session: Session) -> str:
     done = len(session.history)
     return f"the network after epoch {done} is saved" if done else "no epoch was finished; the untrained network is"
+
+
+def limited(session: Session) -> Iterator[str]:
+    """What a time limit has left of the epochs, where it has cut them short."""
+    recipe, progress = session.config.recipe, session.trainer.progress
+    epochs = progress.done / session.trainer.count
+    if not recipe.time_limit or progress.total >= recipe.epochs * session.trainer.count:
+        return
+    little = ", too few to learn much: give it more time, or a smaller network or --size" if epochs < FEW else ""
+    late = f"; with getting ready it took {session.seconds:.1f} s" if session.seconds > LATE * recipe.time_limit else ""
+    yield f"time limit of {recipe.time_limit:g} s: {epochs:.3g} of {recipe.epochs} epochs{little}{late}"
 
 
 def conclusion(session: Session) -> str:

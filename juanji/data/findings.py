@@ -18,6 +18,7 @@ from juanji.data.inspection import BLACK, MOVING, PLAIN, TURNED, Inspection, ins
 from juanji.data.labelled import TEST, TRAIN, Labelled, several
 from juanji.data.origin import find
 from juanji.data.overview import counts, pair
+from juanji.data.split import groups
 from juanji.graph import Array
 
 FEW = 10  # images of a class, to train on
@@ -139,16 +140,6 @@ def trained(seen: Inspection) -> Array:
     return np.bincount(y[seen.readable & (True if part is None else part == TRAIN)], minlength=len(seen.data.classes))
 
 
-def groups(keys: Array) -> Iterator[Array]:
-    """The places of equal keys, where there are several of one that is not 0."""
-    order = np.argsort(keys, kind="stable")
-    values = keys[order]
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(keys) else np.zeros(0, np.int64)
-    for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
-        if end - start > 1 and values[start]:
-            yield order[start:end]
-
-
 def copies(seen: Inspection) -> Iterator[Finding]:
     """Each group of copies is told once, by the worst of what it means."""
     data = seen.data
@@ -196,7 +187,7 @@ def strangers(seen: Inspection) -> Iterator[Finding]:
     data = seen.data
     if data.strays:
         what = f"{several(len(data.strays), 'image')} in no class folder: not used"
-        yield Finding("strays", "warning", what, tuple(data.strays))
+        yield Finding("strays", "warning", what, tuple(data.strays), "put each into the folder of its class")
     images = tuple(filter(has_other_format, data.foreign))
     if images:
         what = f"{several(len(images), 'image')} of formats that are not read: not used"

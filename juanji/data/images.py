@@ -119,9 +119,12 @@ def too_many_pixels(name: str, received: str) -> DataError:
 
 
 def unreadable(name: str, error: Exception) -> DataError:
+    from PIL import UnidentifiedImageError
+
+    reason = str(error) or type(error).__name__
     return DataError(
         f"{name}: the image cannot be read",
-        received=str(error) or type(error).__name__,
+        received="nothing that begins like one" if isinstance(error, UnidentifiedImageError) else reason,
         rule="a whole image file: PNG, JPEG, BMP, GIF, TIFF or WebP",
         fix="download or export it again",
     )

@@ -98,7 +98,7 @@ def look(data: Labelled, i: int) -> Look | str:
         grey = data.samples.x[i].mean(axis=-1, dtype=np.float32)
         return Look(height, width, mode, tones(grey * (255 if data.samples.dtype == np.float32 else 1)), digest)
     except DataError as error:
-        return f"{error.what}" + (f": {error.received}" if error.received else "")
+        return error.brief
 
 
 def look_at_file(content: bytes, name: str, digest: int) -> Look:

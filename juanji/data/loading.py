@@ -21,7 +21,7 @@ from juanji.data.labelled import PARTS, TEST, TRAIN, VAL, ImageArray, Labelled, 
 from juanji.data.origin import find, in_memory
 from juanji.data.overview import common_size, own_channels
 from juanji.data.packed import Failures, pixels
-from juanji.data.split import SHARE, digests, split
+from juanji.data.split import SHARE, digests, groups, split
 from juanji.errors import ArgumentError, DataError
 from juanji.graph import Array
 
@@ -60,8 +60,9 @@ def load(
     progress    is called with what is going on, how much is done and of how much
 
     Where the data has no part to test on, a fifth is held out by content and `seed`, each class in its share; where it
-    has one for validation only, that is for testing. Warns of images that are not used. Raises DataError, naming the
-    files, for what cannot be read or cannot be trained on; ArgumentError and UnknownNameError for bad choices.
+    has one for validation only, that is for testing. Warns of images that are not used, and of copies in several
+    classes or parts. Raises DataError, naming the files, for what cannot be read or cannot be trained on; ArgumentError
+    and UnknownNameError for bad choices.
     """
     one_of("load", "resize", resize, RESIZE)
     one_of("load", "unreadable", unreadable, UNREADABLE)
@@ -72,6 +73,7 @@ def load(
     warn_of_unused(found)
     found = with_parts(found, seed, cache, validation)
     check_classes(found.name, found.classes, found.y[found.part == TRAIN])
+    warn_of_copies(found, cache)
     form = Form(
         common_size(found.samples) if size is None else (size, size), channels or own_channels(found.samples), resize
     )
@@ -201,6 +203,21 @@ def warn_of_unused(found: Labelled) -> None:
     if any(unused):
         text = "; ".join(filter(None, unused))
         warnings.warn(f"{found.name}: not used: {text} (juanji check {found.name})", stacklevel=3)
+
+
+def warn_of_copies(found: Labelled, keep: bool) -> None:
+    """Warn of images by which training or testing goes wrong: the same in several classes, or in several parts."""
+    parts = np.zeros(len(found.y), np.int8) if found.part is None else found.part
+    copies = [*groups(digests(found.samples, keep))]
+    classes = sum(len({*found.y[places]}) > 1 for places in copies)
+    leaks = sum(len({*parts[places]}) > 1 for places in copies)
+    wrong = [
+        f"copies of {several(classes, 'image')} in several classes" if classes else "",
+        f"copies of {several(leaks, 'image')} in several parts, so that testing is no test" if leaks else "",
+    ]
+    if any(wrong):
+        text = "; ".join(filter(None, wrong))
+        warnings.warn(f"{found.name}: {text} (juanji check {found.name})", stacklevel=3)
 
 
 def check_classes(name: str, classes: tuple[str, ...], y: Array) -> None:

@@ -128,7 +128,7 @@ def decoded(samples: Samples, chosen: Array, form: Form, progress: Progress) -> 
             try:
                 images.append(samples.read(int(chosen[place]), form))
             except DataError as error:
-                failures[int(place)] = str(error)
+                failures[int(place)] = error.brief
         return np.array(images, samples.dtype).reshape(-1, *form.shape), failures
 
     done, size = 0, math.prod(form.shape) * samples.dtype.itemsize

@@ -9,6 +9,7 @@ import numpy as np
 
 from juanji.data.dataset import Images
 from juanji.data.form import Form
+from juanji.errors import ArgumentError
 from juanji.graph import Array
 
 BLOCK = 256  # images that are read at a time
@@ -47,7 +48,14 @@ class Preprocessing:
         return Form(self.size, self.channels, self.resize)
 
     def __call__(self, x: Array) -> Array:
-        """Images (N, H, W, C) in 0…1, of this size, standardised."""
+        """Images (N, H, W, C) in 0…1, of this size, standardised. Raises ArgumentError for what is no array."""
+        if not hasattr(x, "dtype"):
+            raise ArgumentError(
+                "preprocessing: no array of images",
+                received=f"a {type(x).__name__}",
+                rule="(N, H, W, C) in 0…1",
+                fix="np.stack([run.config.preprocessing.read(file) for file in files])",
+            )
         return (x - np.asarray(self.mean, x.dtype)) / np.asarray(self.std, x.dtype)
 
     def read(self, file: str | Path | bytes, name: str = "image") -> Array:

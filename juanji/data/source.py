@@ -152,7 +152,7 @@ class Folder(Source):
 class Listed(Source):
     """Files that a list names, relative to a folder or by absolute paths, in the list's order.
 
-    Raises DataError for one that is not there.
+    One that is not there is told of when it is read.
     """
 
     def __init__(self, path: Path, names: Iterable[str]) -> None:
@@ -163,8 +163,8 @@ class Listed(Source):
     def stated(self, name: str) -> tuple[str, int, int]:
         try:
             state = (self.path / name).stat()
-        except (OSError, ValueError) as error:
-            raise no_file(self.path / name, error) from None
+        except (OSError, ValueError):
+            return name, 0, 0
         return name, state.st_size, state.st_mtime_ns
 
     def read(self, i: int) -> bytes:
@@ -184,7 +184,7 @@ def read_file(path: Path) -> bytes:
             if size > LARGEST:
                 raise too_large(str(path), size)
             return file.read(size)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise no_file(path, error) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -45,6 +46,16 @@ def found_digests(samples: Samples) -> Array:
     return np.fromiter((value for part in found for value in part), np.uint64, len(samples))
 
 
+def groups(keys: Array) -> Iterator[Array]:
+    """The places of equal keys, where there are several of one that is not 0."""
+    order = np.argsort(keys, kind="stable")
+    values = keys[order]
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(keys) else np.zeros(0, np.int64)
+    for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
+        if end - start > 1 and values[start]:
+            yield order[start:end]
+
+
 def split(y: Array, digests: Array, seed: int = 0, share: float = SHARE) -> Array:
     """True (N,) for the images that are held out: in each class the share with the smallest digests, mixed with `seed`.
 
@@ -67,12 +78,16 @@ def split(y: Array, digests: Array, seed: int = 0, share: float = SHARE) -> Arra
 
 def edge(ordered: Array, share: float) -> int:
     """How many of a class are held out, moved so that it does not come between copies where that can be."""
-    count = len(ordered)
-    if count < 2:
+    wanted = held_out(len(ordered), share)
+    if not wanted:
         return 0
-    wanted = min(max(round(share * count), 1), count - 1)
     edges = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
     return int(edges[np.abs(edges - wanted).argmin()]) if len(edges) else wanted
+
+
+def held_out(count: int, share: float = SHARE) -> int:
+    """How many of so many images of a class are held out, but for copies."""
+    return min(max(round(share * count), 1), count - 1) if count > 1 else 0
 
 
 def mix(digests: Array, seed: int) -> Array:

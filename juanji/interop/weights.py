@@ -65,11 +65,8 @@ def read_metadata(file: str | Path) -> dict[str, Any]:
     return metadata
 
 
-def safetensors(file: str | Path) -> AbstractContextManager[Contents]:
+def safetensors(
+    file: str | Path, fix: str = "copy it again; load_torch_weights reads what torch.save wrote"
+) -> AbstractContextManager[Contents]:
     """A safetensors file, open, its header checked against its size."""
-    return opened(
-        file,
-        from_safetensors,
-        "a whole file in the safetensors format",
-        "copy it again; load_torch_weights reads what torch.save wrote",
-    )
+    return opened(file, from_safetensors, "a whole file in the safetensors format", fix)

@@ -8,7 +8,7 @@ from pathlib import Path
 from juanji.errors import WeightsError
 from juanji.interop import Loaded, load_torch_weights, read_metadata
 from juanji.nn.module import Module
-from juanji.train.folder import WEIGHTS
+from juanji.train.folder import CONFIG, WEIGHTS, read_config
 
 
 def begin(model: Module, weights: str, classes: Sequence[str]) -> Loaded:
@@ -18,11 +18,25 @@ def begin(model: Module, weights: str, classes: Sequence[str]) -> Loaded:
 
     A classifier for other classes begins anew: that of a run whose classes have other names, and any that does not fit.
     Kernels for images of other channels are adapted.
-    Raises what `load_torch_weights` raises.
+    Raises WeightsError for a run of another network, and what `load_torch_weights` raises.
     """
     file = str(Path(weights) / WEIGHTS) if Path(weights).is_dir() else weights
+    check_network(model, weights)
     theirs = classes_of(file)
     return load_torch_weights(model, file, head=None if theirs in (None, list(classes)) else False, adapt_channels=True)
+
+
+def check_network(model: Module, run: str) -> None:
+    """Raise WeightsError where a folder is a run of another network."""
+    if not (Path(run) / CONFIG).is_file():
+        return
+    theirs, ours = read_config(Path(run)).model["name"], getattr(model, "config", {}).get("name")
+    if ours not in (None, theirs):
+        raise WeightsError(
+            f"{run}: this run is of another network",
+            received=f"{theirs}, where {ours} is to be trained",
+            fix="leave --model out, which takes over the run's",
+        )
 
 
 def classes_of(file: str) -> list[str] | None:

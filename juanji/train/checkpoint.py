@@ -22,6 +22,7 @@ from juanji.interop.weights import safetensors
 from juanji.tensor import Tensor
 
 VERSION = 1
+MEND = "restore it from a copy, or begin another run with the weights of this one: juanji train DATA --init RUN"
 Values = dict[str, Tensor]
 
 
@@ -65,7 +66,7 @@ def load_checkpoint(
     Names, shapes and dtypes are compared before numbers are read. Raises WeightsError, naming the file, for one that is
     missing, damaged, or of another training.
     """
-    with safetensors(path) as file, naming(file.path):
+    with safetensors(path, MEND) as file, naming(file.path):
         head = header(file.metadata)
         names = set(file.tensors)
         present = {group: members for group, members in groups.items() if any_of(group, names)}
@@ -140,5 +141,5 @@ def damaged(received: str) -> WeightsError:
         "the checkpoint is damaged",
         received=received,
         rule="a whole file that a training wrote",
-        fix="restore it from a copy, or train again",
+        fix=MEND,
     )

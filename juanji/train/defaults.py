@@ -8,12 +8,14 @@ from typing import Any
 
 from juanji.data import BUILT_IN, PRESETS, Augment, survey
 from juanji.data.download import Progress, silent
+from juanji.data.loader import number_of_batches
+from juanji.data.split import held_out
 from juanji.models.registry import entry
 from juanji.train.recipe import OPTIMIZERS, Recipe
 
 SMALL = 32  # pixels up to which images are drawings, digits or thumbnails, and networks have no strided stem
 LARGE = 96  # pixels that photographs are brought to: more cost more than they tell, with some thousand images
-SEEN = 150_000  # images that a training looks at, changed ones counted each time
+SEEN = 120_000  # images that a training looks at, changed ones counted each time
 LEAST = 16  # pixels that a network needs that pools three times
 MANY = 10_000  # images from where on networks are trained after published recipes
 UNEVEN = 2.0  # times as many images of one class as of another, from where on they are weighted
@@ -26,7 +28,7 @@ class Facts:
     """What the choices depend on.
 
     name    of a built-in dataset; "" for files
-    counts  training images of each class
+    counts  training images of each class, as far as is known before any is read
     size    (H, W) of the images, in the median
     grey    whether all of them are
     """
@@ -40,7 +42,8 @@ class Facts:
     def of(cls, data: str, data_dir: str | None = None, progress: Progress = silent) -> Facts:
         """What a look at the data that `find` takes shows. Raises DataError where no image can be read."""
         looked = survey(data, data_dir, progress)
-        counts = looked.counts.get("train") or looked.counts.get("all") or (0,) * len(looked.classes)
+        counts = looked.counts.get("train") or tuple(n - held_out(n) for n in looked.counts.get("all", ()))
+        counts = counts or (0,) * len(looked.classes)
         return cls(data if data in BUILT_IN else "", counts, looked.size, looked.channels == 1)
 
     @property
@@ -121,13 +124,13 @@ def options(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
 
 def epochs(facts: Facts, known: Mapping[str, Any]) -> Reason:
     number = min(max(round(SEEN / max(facts.images, 1)), 15), 100)
-    return number, f"{facts.images:,} images, each seen so often"
+    return number, f"{facts.images:,} images to train on, each seen so often"
 
 
 def batch(facts: Facts, known: Mapping[str, Any]) -> Reason:
     power = 1 << max(facts.images // 16, 1).bit_length() - 1
     number = min(max(power, 8), 128)
-    return number, f"{-(-facts.images // number)} steps an epoch"
+    return number, f"{number_of_batches(facts.images, number, 2)} steps an epoch"
 
 
 def optimizer(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
@@ -136,7 +139,7 @@ def optimizer(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
 
 def lr(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
     if residual(known) and known["optimizer"] == "sgd":
-        rate = 0.1 * known["batch"] / 128
+        rate = 0.1 * min(known["batch"], max(facts.images, 1)) / 128
         return slower(rate, known) or (rate, "0.1 for 128 images a step, in proportion")
     return own_lr(facts, known)
 

@@ -162,9 +162,18 @@ class Config:
     def load_data(self) -> Dataset:
         """The dataset, in the form that the network was trained with."""
         shown = self.preprocessing
+        self.check_place()
         return load_images(
             self.data, self.recipe, shown.size[0], shown.channels, shown.resize, self.data_dir, self.unreadable
         )
+
+    def check_place(self) -> None:
+        """Raise DataError where the images have been moved away."""
+        if self.data not in (*BUILT_IN, *PUBLIC) and not Path(self.data).exists():
+            raise DataError(
+                f"{self.data}: the images of this run do not lie there any more",
+                fix=f'name their place: juanji evaluate RUN DATA; to resume, write it behind "data" in {CONFIG}',
+            )
 
     def create(self) -> Module:
         """The network with its initial weights."""
@@ -255,6 +264,8 @@ def load_run(path: str | Path) -> Run:
         model = config.create()
     except (JuanjiError, TypeError, ValueError, OverflowError) as error:
         raise damaged(path / CONFIG, f"the model cannot be built: {error}") from None
+    if not (path / WEIGHTS).exists():
+        raise DataError(f"{path}: no {WEIGHTS} in this run", fix="copy the whole folder again, or train again")
     load_weights(model, path / WEIGHTS)
     return Run(path, config, model.eval())
 
@@ -285,7 +296,7 @@ def read_config(path: Path) -> Config:
 
 def damaged(path: Path, reason: str) -> DataError:
     return DataError(
-        f"{path}: the file is damaged, or a newer juanji wrote it",
+        f"{path}: the file is damaged, not of a run, or of a newer juanji",
         received=reason,
         fix="restore it from a copy, train again, or read it with the version that wrote it",
     )

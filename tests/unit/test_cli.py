@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import juanji as jj
 from juanji.cli import COMMANDS, app, main
 from juanji.cli.options import settings
+from juanji.cli.predict import warn
 from juanji.data import digits
 from juanji.errors import UnknownNameError
 from juanji.interop.export.model import OLDEST
@@ -134,6 +136,12 @@ def test_dark_on_light_is_told_and_can_be_inverted(run, digit, capsys, tmp_path)
     assert "--invert swaps dark and light" in errors
     _, output, errors = call(capsys, "predict", run[0], paper, "--invert", "--json")
     assert errors == ""
+    light = Image.new("RGB", (30, 30), "white")
+    light.putpixel((3, 3), (0, 0, 0))
+    config = load_run(run[0]).config
+    colour = replace(config.preprocessing, channels=3, mean=(0.2, 0.2, 0.2), std=(0.2, 0.2, 0.2))
+    warn(replace(load_run(run[0]), config=replace(config, preprocessing=colour)), "light.png", np.asarray(light) / 255)
+    assert capsys.readouterr().err == ""  # photographs may be light
     assert json.loads(output)[0]["predictions"][0]["class"] == str(truth)
 
 

@@ -141,10 +141,13 @@ def test_standard_input(run, tree, capsys, monkeypatch):
     assert list(first(output)) == [
         "tree/a.png", "tree/b/1.png", "tree.zip/b/1.png", "tree.zip/b/c/2.PNG", "tree.zip/a.png",
     ]  # fmt: skip
-    given_input(monkeypatch, b"")
-    code, output, errors = call(capsys, run, "-", "--json")
-    assert (code, json.loads(output)) == (2, [])
-    assert "standard input: the image cannot be read" in errors
+    for content, what in ((b"", "nothing"), (b"tree/a.png\r\ntree/b/1.png\n", "the path of a file")):
+        given_input(monkeypatch, content)
+        code, output, errors = call(capsys, run, "-", "--json")
+        assert (code, json.loads(output)) == (2, [])
+        assert f"standard input: this is no image\n  received  {what}\n  fix       --list takes -" in errors
+    given_input(monkeypatch, b"\0neither")
+    assert "standard input: the image cannot be read\n  received  nothing that begins" in call(capsys, run, "-")[2]
 
 
 def test_forms_of_the_output(run, tree, capsys):

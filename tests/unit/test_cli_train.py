@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import struct
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -31,8 +32,8 @@ def call(capsys, *arguments):
     return (ended.value.code, *capsys.readouterr())
 
 
-def perceptron(capsys, out, *arguments):
-    return call(capsys, "train", "digits", "--model", "perceptron", "--epochs", "1", "--out", out, *arguments)
+def perceptron(capsys, out, *arguments, data="digits"):
+    return call(capsys, "train", data, "--model", "perceptron", "--epochs", "1", "--out", out, *arguments)
 
 
 # Defaults
@@ -49,7 +50,7 @@ DIGITS = Facts("digits", (120,) * 10, (28, 28), True)
     [
         (PHOTOGRAPHS, {"size": 96, "model": "resnet18", "options": {"width": 0.5}, "class_weights": "balanced"}),
         (PHOTOGRAPHS, {"batch": 32, "augment": PRESETS["standard"]}),
-        (ICONS, {"size": 32, "model": "resnet20", "epochs": 100, "batch": 64, "optimizer": "sgd", "lr": 0.05}),
+        (ICONS, {"size": 32, "model": "resnet20", "epochs": 80, "batch": 64, "optimizer": "sgd", "lr": 0.05}),
         (ICONS, {"augment": PRESETS["light"]}),
         (LETTERS, {"size": 28, "model": "lenet5", "epochs": 15, "batch": 128, "augment": PRESETS["handwriting"]}),
         (DIGITS, {"size": 28, "model": "lenet5"}),
@@ -170,7 +171,8 @@ def test_a_folder_is_trained_on(photographs, capsys, tmp_path):
     options = ["--size", "16", "--model", "batchnorm_net", "--epochs", "3", "--patience", "2", "--out", tmp_path / "r"]
     code, output, errors = call(capsys, "train", photographs, *options, "--augment", "light,flip=none,mixup=0.2")
     assert code == 0, errors
-    assert "class_weights balanced: the largest class has 40 images, the smallest 16" in output
+    assert "class_weights balanced: the largest class has 32 images, the smallest 13" in output
+    assert "batch 8: 6 steps an epoch" in output  # of 45 images
     config = load_run(tmp_path / "r").config
     assert config.data == str(photographs)
     assert config.preprocessing.size == (16, 16)
@@ -314,6 +316,60 @@ def test_a_run_begins_with_another(capsys, tmp_path):
     assert code == 0
     assert f"weights of {tmp_path / 'a'}" in output
     assert load_run(tmp_path / "b").config.weights == str(tmp_path / "a")
+
+
+def test_weights_of_another_network_are_refused(capsys, tmp_path):
+    perceptron(capsys, tmp_path / "a")
+    code, _, errors = call(capsys, "train", "digits", "--init", tmp_path / "a", "--model", "lenet5")
+    assert code == 2
+    assert f"{tmp_path / 'a'}: this run is of another network\n  received  perceptron, where lenet5 is" in errors
+
+
+def test_a_run_that_is_not_whole_says_what_to_do(capsys, tmp_path, photographs):
+    data = tmp_path / "data"
+    shutil.copytree(photographs, data)
+    options = ["--size", "16", "--model", "perceptron", "--epochs", "1"]
+    code, _, errors = call(capsys, "train", data, *options, "--out", tmp_path / "r")
+    assert code == 0, errors
+    data.rename(tmp_path / "elsewhere")
+    moved = f"juanji: {data}: the images of this run do not lie there any more\n  fix       name their place: juanji"
+    for arguments in (["evaluate", tmp_path / "r"], ["train", "--resume", tmp_path / "r"]):
+        code, _, errors = call(capsys, *arguments)
+        assert (code, errors.startswith(moved)) == (2, True)
+    assert call(capsys, "evaluate", tmp_path / "r", tmp_path / "elsewhere")[0] == 0
+    (tmp_path / "elsewhere").rename(data)
+    checkpoint = tmp_path / "r" / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert "juanji train DATA --init RUN" in call(capsys, "train", "--resume", tmp_path / "r")[2]
+    (tmp_path / "r" / "model.safetensors").unlink()
+    assert "no model.safetensors in this run" in call(capsys, "evaluate", tmp_path / "r")[2]
+
+
+def test_a_time_limit_that_was_too_short_is_told(capsys, tmp_path):
+    _, output, _ = perceptron(capsys, tmp_path / "r", "--time-limit", "0.01s", "--quiet")
+    told, last = output.splitlines()
+    assert told.startswith("time limit of 0.01 s: 0.0526 of 1 epochs, too few to learn much: give it more time")
+    assert "; with getting ready it took " in told
+    assert last.startswith("test accuracy")
+    _, output, _ = perceptron(capsys, tmp_path / "s", "--time-limit", "1h", "--quiet")
+    assert output.count("\n") == 1
+
+
+def test_a_warning_is_told_without_its_place(capsys, tmp_path, photographs):
+    data = tmp_path / "data"
+    for part in ("train", "test"):
+        shutil.copytree(photographs, data / part)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, _, errors = perceptron(capsys, tmp_path / "r", data=data)
+    assert code == 0
+    told = "copies of 56 images in several parts, so that testing is no test"
+    assert errors == f"juanji: {data}: {told} (juanji check {data})\n"
+
+
+def test_the_learning_rate_is_for_a_step_that_there_is():
+    found = {default.name: default.value for default in choose(Facts("", (23, 23), (48, 48), False), {"batch": 500})}
+    assert found["lr"] == pytest.approx(0.1 * 46 / 128)
 
 
 def test_quiet_tells_what_did_not_fit(capsys, tmp_path):

@@ -201,9 +201,14 @@ def test_tables_that_are_none(tmp_path, text, what):
 
 
 def test_tables_of_files_that_are_not_there(tmp_path):
-    (tmp_path / "x.csv").write_text("1.png,a\n")
-    with pytest.raises(DataError, match=r"1\.png: the file cannot be read[\s\S]*check the path"):
-        in_table(tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_text("1.png,a\n2.png,b\n3.png,a\n4.png,b\n5.png,b\n")
+    for name in "245":
+        Image.fromarray(np.full((4, 4), 40 * int(name), np.uint8)).save(tmp_path / f"{name}.png")
+    missing = (
+        r"2 of the images cannot be read\n  received  \S*\d\.png: the file cannot be read: No such[\s\S]*\d\.png: the"
+    )
+    with pytest.raises(DataError, match=missing):
+        load(tmp_path / "x.csv", 4)
 
 
 @settings(max_examples=80, deadline=None)

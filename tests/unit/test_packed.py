@@ -274,6 +274,16 @@ def test_images_that_are_not_used_are_warned_of(photos):
     assert told[0].filename == __file__
 
 
+def test_copies_in_several_classes_or_parts_are_warned_of(tmp_path):
+    image = noise()
+    for name in ("train/a/1.png", "train/b/2.png", "test/b/3.png", "test/b/4.png"):
+        write(tmp_path / name, image)
+    write(tmp_path / "train/a/5.png", noise(seed=1))
+    expected = "copies of 1 image in several classes; copies of 1 image in several parts, so that testing is no test"
+    with pytest.warns(UserWarning, match=expected):
+        load(tmp_path, 4)
+
+
 def test_bad_choices(photos):
     for options, what in [
         ({"size": 0}, "size"), ({"channels": 2}, "bad channels"), ({"room": 0.5}, "bad room"),
