@@ -22,11 +22,13 @@ from typing import Any
 import numpy as np
 
 from juanji.models.airbench import COOL
+from juanji.optim.muon import POLYNOMIAL, TINY
 from juanji.tensor import Tensor
 from juanji.train import TTA, Choices, Facts, Session, Trainer
 from juanji.train.views import view
 
 AT_ONCE = 500  # images that are answered together
+MOMENTUM, ROUNDS = 0.6, 3  # as `optim.Muon` has them
 STATISTICS = 2  # batches that the statistics of averaged weights are measured on, as in juanji
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -56,14 +58,16 @@ class InTorch:
         self.norms = [module for module in self.net if isinstance(module, torch.nn.BatchNorm2d)]
         self.begin()
         biases = [norm.bias for norm in self.norms]
-        others = self.without(self.net[0].weight, self.net[-1].bias, *self.scales, *biases)
-        decay, ((_, factor),) = self.recipe.weight_decay, self.recipe.lr_multipliers
-        self.factors = 1.0, factor
-        groups = [{"params": others}, {"params": biases, "weight_decay": decay / factor}]
-        self.optimizer = torch.optim.SGD(
-            groups, lr=self.recipe.rate, momentum=0.9, nesterov=True, weight_decay=decay, fused=True
-        )
-        self.learnt = [*others, *biases]
+        *kernels, head = self.without(self.net[0].weight, self.net[-1].bias, *self.scales, *biases)
+        decay, ((_, of_biases), (_, of_head)) = self.recipe.weight_decay, self.recipe.lr_multipliers
+        self.factors = of_biases, of_head
+        groups = [
+            {"params": params, "weight_decay": decay / factor}
+            for params, factor in zip((biases, [head]), self.factors, strict=True)
+        ]
+        self.optimizer = torch.optim.SGD(groups, lr=self.recipe.rate, momentum=0.9, nesterov=True, fused=True)
+        self.kernels = [(kernel, torch.zeros_like(kernel)) for kernel in kernels]
+        self.learnt = [*kernels, *biases, head]
         self.means = [p.detach().clone() for p in self.learnt]
 
     @property
@@ -117,6 +121,23 @@ class InTorch:
         smoothing = self.recipe.label_smoothing
         self.torch.nn.functional.cross_entropy(self.logits(x), y, label_smoothing=smoothing).backward()
         self.optimizer.step()
+        with self.torch.no_grad():
+            for kernel, velocity in self.kernels:
+                self.turn(kernel, velocity, lr)
+
+    def turn(self, kernel: Any, velocity: Any, lr: float) -> None:
+        """A step of Muon, its products in bfloat16 as it was published."""
+        velocity.mul_(MOMENTUM).add_(kernel.grad)
+        x = kernel.grad.add(velocity, alpha=MOMENTUM).flatten(1)
+        x = (x / (x.norm() + TINY)).bfloat16()
+        a, b, c = POLYNOMIAL
+        for _ in range(ROUNDS):
+            small = len(x) <= x.shape[1]
+            square = x @ x.T if small else x.T @ x
+            rest = b * square + c * square @ square
+            x = a * x + (rest @ x if small else x @ rest)
+        kernel.mul_(len(kernel) ** 0.5 / (kernel.norm() + TINY)).add_(x.view_as(kernel).float(), alpha=-lr)
+        kernel.grad = None
 
     def average(self, decay: float) -> None:
         with self.torch.no_grad():

@@ -4,6 +4,7 @@ from juanji.optim import schedules
 from juanji.optim.adaptive import Adam, AdamW, RMSprop
 from juanji.optim.averaging import ExponentialMovingAverage
 from juanji.optim.clipping import clip_grad_norm, clip_grad_value, grad_norm
+from juanji.optim.muon import Muon
 from juanji.optim.optimizer import Optimizer, multiplied
 from juanji.optim.sgd import SGD
 from juanji.optim.stopping import StoppingRule
@@ -13,6 +14,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "ExponentialMovingAverage",
+    "Muon",
     "Optimizer",
     "RMSprop",
     "StoppingRule",

@@ -26,6 +26,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., optim.Optimizer], float]] = {
     "adamw": (optim.AdamW, 5e-3),
     "adam": (optim.Adam, 5e-3),
     "rmsprop": (optim.RMSprop, 1e-3),
+    "muon": (optim.Muon, 0.24),
     "sgd": (functools.partial(optim.SGD, momentum=0.9, nesterov=True), 2e-2),
 }
 # By name: the learning rates of so many steps, of which a share is for warming up.
@@ -35,7 +36,8 @@ SCHEDULES: dict[str, Callable[[float, int, float], schedules.Schedule]] = {
     "step": lambda lr, steps, warmup: schedules.stepwise(lr, every=-(-steps // 3)),
     "constant": lambda lr, steps, warmup: schedules.constant(lr),
 }
-CLASS_WEIGHTS = ("none", "balanced")
+# By name: the power of the number of images that a class loses in weight.
+CLASS_WEIGHTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Recipe:
     batch            images a step
     accumulate       parts of a batch whose gradients are added up before the step, each a share of its memory; the same
                      step but for batch normalisation, which sees the parts, and dropout
-    optimizer        "adamw", "adam", "rmsprop" or "sgd" (Nesterov momentum 0.9)
+    optimizer        "adamw", "adam", "rmsprop", "muon" or "sgd" (Nesterov momentum 0.9)
     lr               the highest learning rate; None for the optimiser's own
     lr_multipliers   ((pattern, factor), …): parameters with a learning rate of their own, `optim.multiplied`
     schedule         "cosine" rises and falls along half a cosine, "one_cycle" starts and ends lower, "step" falls to a
@@ -58,7 +60,8 @@ class Recipe:
     clip_norm        longest gradient, over all parameters; longer ones are scaled to it; 0 for any
     ema              decay of a running mean of the weights, which is what is tested and saved; 0 for none
     label_smoothing  part of the target that is shared among all classes
-    class_weights    "balanced": every class counts the same in the loss, however many images it has; "none"
+    class_weights    "balanced": every class counts the same in the loss, however many images it has; "sqrt": by the
+                     root of their number; "none": every image does
     augment          random changes of the training images
     freeze           what is not trained: a number of stages from the input on, paths with commas between, or "all" but
                      the head; see `freezing.stages`
@@ -155,9 +158,9 @@ class Recipe:
         return SCHEDULES[self.schedule](self.rate, steps, self.warmup)
 
     def make_loss(self, images: Sequence[int] = ()) -> Objective:
-        """The loss. `images`, how many each class has, is needed where class_weights is "balanced"."""
-        weight = balanced(images) if self.class_weights == "balanced" else None
-        return Objective(self.label_smoothing, weight)
+        """The loss. `images`, how many each class has, is needed where the classes are weighted."""
+        power = CLASS_WEIGHTS[self.class_weights]
+        return Objective(self.label_smoothing, weights(images, power) if power else None)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, with the learning rate that is meant by None."""
@@ -181,14 +184,15 @@ class Recipe:
         return cls(**values)
 
 
-def balanced(images: Sequence[int]) -> Array:
-    """A weight for each class: N/(classes·n) with n of all N images, so that every class counts the same; float32.
+def weights(images: Sequence[int], power: float = 1.0) -> Array:
+    """A weight for each class: (N/(classes·n))^power with n of all N images; float32.
 
-    A class without images has weight 0. As scikit-learn's class_weight="balanced" (King and Zeng, 2001).
+    With a power of 1 every class counts the same, as with scikit-learn's class_weight="balanced" (King and Zeng, 2001).
+    A class without images has weight 0.
     """
     n = np.asarray(images, np.float64)
-    weights: Array = np.divide(n.sum(), n * (n > 0).sum(), out=np.zeros_like(n), where=n > 0).astype(np.float32)
-    return weights
+    found: Array = np.divide(n.sum(), n * (n > 0).sum(), out=np.zeros_like(n), where=n > 0) ** power
+    return found.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ OPTIMISERS = [
     lambda model: optim.SGD(model, 0.1),
     lambda model: optim.SGD(model, 0.05, momentum=0.9, weight_decay=1e-3),
     lambda model: optim.SGD(model, 0.05, momentum=0.9, nesterov=True),
+    lambda model: optim.Muon(model, 0.05),
     lambda model: optim.RMSprop(model, 0.01),
     lambda model: optim.RMSprop(model, 0.01, momentum=0.5, weight_decay=1e-3),
     lambda model: optim.Adam(model, 0.05, weight_decay=1e-3),
@@ -66,6 +67,33 @@ def test_a_whole_traced_step_is_the_eager_one(make):
         np.testing.assert_allclose(twin.read(), cell.read(), rtol=1e-5, atol=1e-7, err_msg=path)
 
 
+@pytest.mark.parametrize(("axes", "c", "m"), [((3, 3), 4, 6), ((3, 3), 1, 12), ((5,), 8, 3), ((2, 3, 3), 2, 5)])
+def test_muon_turns_kernels(axes, c, m):
+    kind = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(axes)]
+    model = kind(c, m, axes).astype("float64")
+    model.initialise(0)
+    opt, rng = optim.Muon(model, 0.2, momentum=0.7, rounds=4), np.random.default_rng(1)
+    w, velocity = np.asarray(model.weight).reshape(-1, m), 0.0
+    for _ in range(3):
+        g = rng.normal(size=w.shape)
+        velocity = 0.7 * velocity + g
+        u, values, v = np.linalg.svd(g + 0.7 * velocity, full_matrices=False)
+        values = values / np.linalg.norm(values)
+        for _ in range(4):
+            values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+        w = w * np.sqrt(m) / np.linalg.norm(w) - 0.2 * (u * values) @ v
+        opt.update(model, {"weight": jj.Tensor(g.reshape(*axes, c, m)), "bias": jj.Tensor(np.zeros(m))})
+        np.testing.assert_allclose(np.asarray(model.weight).reshape(-1, m), w, rtol=1e-5, atol=1e-6)
+
+
+def test_muon_learns_without_gradients():
+    """Of a unit that is dead all the time: nothing is divided by 0."""
+    model = nn.Conv2d(2, 3, 3)
+    model.initialise(0)
+    optim.Muon(model).update(model, {path: jj.Tensor(np.zeros(c.shape, c.dtype)) for path, c in model.cells().items()})
+    assert np.linalg.norm(model.weight) == pytest.approx(np.sqrt(3), rel=1e-5)
+
+
 def test_the_learning_rate_is_read_and_assigned():
     opt = optim.SGD(nn.Linear(2, 1), lr=0.3)
     assert float(opt.lr) == 0.3
@@ -110,6 +138,8 @@ def test_gradients_must_fit():
         (lambda m: optim.SGD(m, momentum=1.0), "SGD: bad momentum"),
         (lambda m: optim.SGD(m, nesterov=True), "SGD: Nesterov's step needs momentum"),
         (lambda m: optim.SGD(m, weight_decay=-1), "SGD: bad weight_decay"),
+        (lambda m: optim.Muon(m, momentum=1.0), "Muon: bad momentum"),
+        (lambda m: optim.Muon(m, rounds=0), "Muon: bad rounds"),
         (lambda m: optim.Adam(m, betas=(0.9, 1.0)), "Adam: bad beta2"),
         (lambda m: optim.AdamW(m, lr=math.nan), "AdamW: bad lr"),
         (lambda m: optim.RMSprop(m, alpha=-0.1), "RMSprop: bad alpha"),

@@ -24,7 +24,7 @@ from juanji.tensor import Tensor
 from juanji.train import Callback, Recipe, Stepper, Trainer, budget, fit, freezing, limit
 from juanji.train.range import RangeTest, range_test
 from juanji.train.recalibration import Recalibration
-from juanji.train.recipe import SCHEDULES, Objective, balanced
+from juanji.train.recipe import SCHEDULES, Objective, weights
 from juanji.train.validation import with_validation
 
 STILL = {"augment": Augment(), "label_smoothing": 0.0}
@@ -117,22 +117,23 @@ def test_a_recipe_comes_back_from_json():
 
 
 def test_class_weights():
-    weights = balanced([30, 10, 0])
-    np.testing.assert_allclose(weights, [40 / 60, 40 / 20, 0])
-    loss = Objective(weight=weights)
+    found = weights([30, 10, 0])
+    np.testing.assert_allclose(found, [40 / 60, 40 / 20, 0])
+    np.testing.assert_allclose(weights([30, 10, 0], 0.5), np.sqrt(found))
+    loss = Objective(weight=found)
     y = np.array([0, 0, 0, 1])
     assert loss.mass(y) == pytest.approx(4.0)
     assert loss.mass(np.eye(3)[y]) == 4
     logits = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     each = np.asarray(jj.cross_entropy(Tensor(logits), Tensor(y), reduction="none"))
-    expected = (each * weights[y]).sum() / weights[y].sum()
+    expected = (each * found[y]).sum() / found[y].sum()
     assert float(loss(Tensor(logits), Tensor(y))) == pytest.approx(expected, rel=1e-5)
 
 
 def test_balanced_weights_help_the_small_class():
     data = Dataset("uneven", images(80)[np.r_[0:80:2, 1:9:2]], images(20, 1), ("a", "b"))
     trainer = Trainer(plain(), data, Recipe(epochs=1, class_weights="balanced", **STILL))
-    np.testing.assert_allclose(trainer.loss.weight, balanced([40, 4]))
+    np.testing.assert_allclose(trainer.loss.weight, weights([40, 4]))
 
 
 # Averages
