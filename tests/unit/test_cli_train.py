@@ -82,7 +82,7 @@ def test_what_is_given_always_wins():
     assert Choices.of("x", ICONS, {"model": "airbench94"}).recipe.freeze == ""
     other = Choices.of("x", CIFAR, {"optimizer": "adamw"}).recipe
     assert (other.lr, other.lr_multipliers, other.weight_decay) == (None, (), Recipe.weight_decay)
-    assert Choices.of("x", CIFAR, {"batch": 256}).recipe.lr == 0.25
+    assert Choices.of("x", CIFAR, {"batch": 256}).recipe.lr == 0.0625
     assert Choices.of("x", CIFAR, {"size": 64}).recipe.batch == 128
     assert Choices.of("x", LETTERS, {"model": "airbench94"}).recipe.augment == PRESETS["handwriting"]
     assert Choices.of("x", replace(CIFAR, size=(8, 8)), {"size": 8}).model == "resnet20"
@@ -97,7 +97,7 @@ def test_published_weights_are_those_of_the_whole_network():
     assert Choices.of("x", PHOTOGRAPHS, {"weights": "a.pth", "model": "vgg16"}).recipe.lr == 0.005 / 3
     assert Choices.of("digits", DIGITS, {"weights": "a.pth"}).recipe.lr == 0.005 / 3
     tuned = Choices.of("x", CIFAR, {"weights": "a.pth"}).recipe
-    assert (tuned.lr, tuned.batch, tuned.freeze) == (1 / 3, 1024, "whiten")
+    assert (tuned.lr, tuned.batch, tuned.freeze) == (0.25 / 3, 1024, "whiten")
     assert Choices.of("x", LETTERS, {"weights": "a.pth", "freeze": "all"}).recipe.lr is None
     thawing = {"weights": "a.pth", "freeze": "all", "unfreeze_at": (3,)}
     assert Choices.of("x", PHOTOGRAPHS, thawing).recipe.lr == 0.025 / 3
