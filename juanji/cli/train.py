@@ -68,7 +68,7 @@ def train(
     ] = None,
     label_smoothing: Annotated[float | None, may(help="Part of each label that is shared among all classes.")] = None,
     class_weights: Annotated[
-        str | None, may(help=f"{', '.join(CLASS_WEIGHTS)}: how much more an image of a rarer class counts.")
+        str | None, may(help=f"{' or '.join(CLASS_WEIGHTS)}: whether every class counts the same.")
     ] = None,
     patience: Annotated[
         int | None, may(help="Epochs without progress on the validation part after which to stop.")

@@ -130,7 +130,8 @@ def classes(seen: Inspection) -> Iterator[Finding]:
     if len(to_train) and to_train.min() and to_train.max() >= UNBALANCED * to_train.min():
         most, least = data.classes[int(to_train.argmax())], data.classes[int(to_train.argmin())]
         what = f"unbalanced: {to_train.max():,} images of {most}, {to_train.min():,} of {least}"
-        fix = "look at the accuracy of each class; `juanji train` weighs them by itself"
+        weighed = "; `juanji train` weighs them by itself" if to_train.min() >= FEW else ""
+        fix = f"look at the accuracy of each class{weighed}"
         yield Finding("unbalanced", "warning", what, fix=fix)
 
 

@@ -18,6 +18,7 @@ LARGE = 96  # pixels that photographs are brought to: more cost more than they t
 SEEN = 120_000  # images that a training looks at, changed ones counted each time
 LEAST = 16  # pixels that a network needs that pools three times
 MANY = 10_000  # images from where on networks are trained after published recipes
+FEW = 10  # images of a class, fewer of which are not given more weight: it would be guessed everywhere
 UNEVEN = 2.0  # times as many images of one class as of another, from where on they are weighted
 KEPT = 3.0  # times as slowly a network learns that begins with weights: on a few hundred images better than 1 and 10
 Reason = tuple[Any, str]
@@ -168,6 +169,8 @@ def class_weights(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
     most, fewest = max(facts.counts), max(min(facts.counts), 1)
     if most < UNEVEN * fewest:
         return None
+    if fewest < FEW:
+        return "none", f"the smallest class has {fewest} of the images, too few to count as much as the others do"
     return "balanced", f"the largest class has {most} images, the smallest {fewest}"
 
 

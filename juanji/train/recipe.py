@@ -36,8 +36,7 @@ SCHEDULES: dict[str, Callable[[float, int, float], schedules.Schedule]] = {
     "step": lambda lr, steps, warmup: schedules.stepwise(lr, every=-(-steps // 3)),
     "constant": lambda lr, steps, warmup: schedules.constant(lr),
 }
-# By name: the power of the number of images that a class loses in weight.
-CLASS_WEIGHTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}
+CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ class Recipe:
     clip_norm        longest gradient, over all parameters; longer ones are scaled to it; 0 for any
     ema              decay of a running mean of the weights, which is what is tested and saved; 0 for none
     label_smoothing  part of the target that is shared among all classes
-    class_weights    "balanced": every class counts the same in the loss, however many images it has; "sqrt": by the
-                     root of their number; "none": every image does
+    class_weights    "balanced": every class counts the same in the loss, however many images it has; "none"
     augment          random changes of the training images
     freeze           what is not trained: a number of stages from the input on, paths with commas between, or "all" but
                      the head; see `freezing.stages`
@@ -158,9 +156,9 @@ class Recipe:
         return SCHEDULES[self.schedule](self.rate, steps, self.warmup)
 
     def make_loss(self, images: Sequence[int] = ()) -> Objective:
-        """The loss. `images`, how many each class has, is needed where the classes are weighted."""
-        power = CLASS_WEIGHTS[self.class_weights]
-        return Objective(self.label_smoothing, weights(images, power) if power else None)
+        """The loss. `images`, how many each class has, is needed where class_weights is "balanced"."""
+        weight = balanced(images) if self.class_weights == "balanced" else None
+        return Objective(self.label_smoothing, weight)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, with the learning rate that is meant by None."""
@@ -184,15 +182,14 @@ class Recipe:
         return cls(**values)
 
 
-def weights(images: Sequence[int], power: float = 1.0) -> Array:
-    """A weight for each class: (N/(classes·n))^power with n of all N images; float32.
+def balanced(images: Sequence[int]) -> Array:
+    """A weight for each class: N/(classes·n) with n of all N images, so that every class counts the same; float32.
 
-    With a power of 1 every class counts the same, as with scikit-learn's class_weight="balanced" (King and Zeng, 2001).
-    A class without images has weight 0.
+    A class without images has weight 0. As scikit-learn's class_weight="balanced" (King and Zeng, 2001).
     """
     n = np.asarray(images, np.float64)
-    found: Array = np.divide(n.sum(), n * (n > 0).sum(), out=np.zeros_like(n), where=n > 0) ** power
-    return found.astype(np.float32)
+    weights: Array = np.divide(n.sum(), n * (n > 0).sum(), out=np.zeros_like(n), where=n > 0).astype(np.float32)
+    return weights
 
 
 @dataclass(frozen=True, eq=False)

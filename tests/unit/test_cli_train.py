@@ -367,6 +367,12 @@ def test_a_warning_is_told_without_its_place(capsys, tmp_path, photographs):
     assert errors == f"juanji: {data}: {told} (juanji check {data})\n"
 
 
+def test_a_handful_of_images_is_not_given_the_weight_of_a_class():
+    for few, expected in ((9, "none"), (10, "balanced")):
+        found = {default.name: default.value for default in choose(Facts("", (90, few), (96, 96), False), {})}
+        assert found["class_weights"] == expected
+
+
 def test_the_learning_rate_is_for_a_step_that_there_is():
     found = {default.name: default.value for default in choose(Facts("", (23, 23), (48, 48), False), {"batch": 500})}
     assert found["lr"] == pytest.approx(0.1 * 46 / 128)
