@@ -49,8 +49,10 @@ def inputs(paths: Iterable[str], listed: bool) -> Inputs:
 
 def piped(found: Input | DataError) -> Input | DataError:
     """What came from standard input, unless that is nothing, or paths instead of an image."""
-    content = found.source if isinstance(found, Input) else b"?"
-    if isinstance(content, Path) or (content and not is_path(content.partition(b"\n")[0])):
+    if isinstance(found, DataError) or isinstance(found.source, Path):
+        return found
+    content = found.source.strip()
+    if content and not is_path(content.partition(b"\n")[0]):
         return found
     return DataError(
         "standard input: this is no image",
@@ -61,7 +63,7 @@ def piped(found: Input | DataError) -> Input | DataError:
 
 def is_path(line: bytes) -> bool:
     try:
-        return Path(os.fsdecode(line).rstrip("\r")).exists()
+        return Path(os.fsdecode(line).strip()).exists()
     except (OSError, ValueError):
         return False
 

@@ -113,7 +113,7 @@ def train(
         bool, typer.Option("--tensorboard", help="Write events for TensorBoard into the run's folder.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print the last line only, and what did not fit of --init.")
+        bool, typer.Option("--quiet", help="Print the last line only, what did not fit of --init, or into a time.")
     ] = False,
 ) -> None:
     """Train a network and save it in a run folder.
@@ -306,7 +306,7 @@ def limited(session: Session) -> Iterator[str]:
     """What a time limit has left of the epochs, where it has cut them short."""
     recipe, progress = session.config.recipe, session.trainer.progress
     epochs = progress.done / session.trainer.count
-    if not recipe.time_limit or progress.total >= recipe.epochs * session.trainer.count:
+    if not recipe.time_limit or progress.done < progress.total or epochs >= recipe.epochs:
         return
     little = ", too few to learn much: give it more time, or a smaller network or --size" if epochs < FEW else ""
     late = f"; with getting ready it took {session.seconds:.1f} s" if session.seconds > LATE * recipe.time_limit else ""

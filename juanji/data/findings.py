@@ -18,10 +18,10 @@ from juanji.data.inspection import BLACK, MOVING, PLAIN, TURNED, Inspection, ins
 from juanji.data.labelled import TEST, TRAIN, Labelled, several
 from juanji.data.origin import find
 from juanji.data.overview import counts, pair
-from juanji.data.split import groups
+from juanji.data.split import groups, held_out
 from juanji.graph import Array
 
-FEW = 10  # images of a class, to train on
+FEW = 10  # images of a class to train on; fewer are not given the weight of a class: it would be guessed everywhere
 UNBALANCED = 3  # times as many in the largest class as in the smallest
 
 
@@ -130,7 +130,9 @@ def classes(seen: Inspection) -> Iterator[Finding]:
     if len(to_train) and to_train.min() and to_train.max() >= UNBALANCED * to_train.min():
         most, least = data.classes[int(to_train.argmax())], data.classes[int(to_train.argmin())]
         what = f"unbalanced: {to_train.max():,} images of {most}, {to_train.min():,} of {least}"
-        weighed = "; `juanji train` weighs them by itself" if to_train.min() >= FEW else ""
+        fewest = int(to_train.min())
+        kept = fewest - held_out(fewest) if data.part is None else fewest
+        weighed = "; `juanji train` weighs them by itself" if kept >= FEW else ""
         fix = f"look at the accuracy of each class{weighed}"
         yield Finding("unbalanced", "warning", what, fix=fix)
 
@@ -236,7 +238,7 @@ def pixels(seen: Inspection) -> Iterator[Finding]:
             )
 
 
-def held_out(seen: Inspection) -> Iterator[Finding]:
+def no_parts(seen: Inspection) -> Iterator[Finding]:
     part = seen.data.part
     if part is None or not (part != TRAIN).any():
         yield Finding("no parts", "note", "no part to test on: a fifth of each class will be held out, by content")
@@ -244,4 +246,4 @@ def held_out(seen: Inspection) -> Iterator[Finding]:
         yield Finding("no test part", "note", "no part to test on: val is taken for it, and nothing is chosen by it")
 
 
-CHECKS = (unreadable, classes, copies, cases, strangers, nested, looks, pixels, held_out)
+CHECKS = (unreadable, classes, copies, cases, strangers, nested, looks, pixels, no_parts)

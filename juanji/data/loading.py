@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import warnings
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -71,9 +74,10 @@ def load(
         return built_in(data, size, channels, room, validation, seed)
     found = data if isinstance(data, Labelled) else find(data, data_dir, progress)
     warn_of_unused(found)
-    found = with_parts(found, seed, cache, validation)
+    content = functools.cache(lambda: digests(found.samples, cache, progress))
+    found = with_parts(found, seed, content, validation)
     check_classes(found.name, found.classes, found.y[found.part == TRAIN])
-    warn_of_copies(found, cache)
+    warn_of_copies(found, content())
     form = Form(
         common_size(found.samples) if size is None else (size, size), channels or own_channels(found.samples), resize
     )
@@ -122,7 +126,8 @@ def load_part(
         warn_of_unused(found)
     part = part or ("all" if found.part is None else "test")
     if part != "all" and data not in BUILT_IN:
-        found = with_parts(found, seed, True, validation)
+        samples = found.samples
+        found = with_parts(found, seed, lambda: digests(samples, True, progress), validation)
     chosen = np.arange(len(found.y)) if part == "all" else np.flatnonzero(found.part == PARTS.index(part))
     check_part(found, part, chosen)
     failures = Failures()
@@ -178,15 +183,16 @@ def in_colour(images: Images) -> Images:
     return Images(np.repeat(np.asarray(images.x[:]), 3, axis=-1), images.y)
 
 
-def with_parts(found: Labelled, seed: int, keep: bool, validation: float = 0.0) -> Labelled:
-    """The data with a part to train on and one to test on, split where it has only one; one for validation at wish."""
+def with_parts(found: Labelled, seed: int, content: Callable[[], Array], validation: float = 0.0) -> Labelled:
+    """The data with a part to train on and one to test on, split by the digests that `content` gives where it has only
+    one; one for validation at wish."""
     part = np.full(len(found.y), TRAIN, np.int8) if found.part is None else found.part.copy()
     if not (part == TEST).any():
         part[part == VAL] = TEST
     for wanted, share in ((TEST, SHARE), (VAL, validation)):
         if share and not (part == wanted).any():
             ours = np.flatnonzero(part == TRAIN)
-            part[ours[split(found.y[ours], digests(found.samples, keep)[ours], seed, share)]] = wanted
+            part[ours[split(found.y[ours], content()[ours], seed, share)]] = wanted
     return replace(found, part=part)
 
 
@@ -205,15 +211,17 @@ def warn_of_unused(found: Labelled) -> None:
         warnings.warn(f"{found.name}: not used: {text} (juanji check {found.name})", stacklevel=3)
 
 
-def warn_of_copies(found: Labelled, keep: bool) -> None:
-    """Warn of images by which training or testing goes wrong: the same in several classes, or in several parts."""
-    parts = np.zeros(len(found.y), np.int8) if found.part is None else found.part
-    copies = [*groups(digests(found.samples, keep))]
-    classes = sum(len({*found.y[places]}) > 1 for places in copies)
-    leaks = sum(len({*parts[places]}) > 1 for places in copies)
+def warn_of_copies(found: Labelled, content: Array) -> None:
+    """Warn of images by which training or testing goes wrong: the same in several classes, or else in several parts."""
+    kinds = Counter[str]()
+    for places in groups(content):
+        if len({*found.y[places]}) > 1:
+            kinds["classes"] += 1
+        elif len({*np.asarray(found.part)[places]}) > 1:
+            kinds["parts"] += 1
     wrong = [
-        f"copies of {several(classes, 'image')} in several classes" if classes else "",
-        f"copies of {several(leaks, 'image')} in several parts, so that testing is no test" if leaks else "",
+        f"copies of {several(kinds['classes'], 'image')} in several classes" if kinds["classes"] else "",
+        f"copies of {several(kinds['parts'], 'image')} in several parts, which test nothing" if kinds["parts"] else "",
     ]
     if any(wrong):
         text = "; ".join(filter(None, wrong))

@@ -48,12 +48,13 @@ class Preprocessing:
         return Form(self.size, self.channels, self.resize)
 
     def __call__(self, x: Array) -> Array:
-        """Images (N, H, W, C) in 0…1, of this size, standardised. Raises ArgumentError for what is no array."""
-        if not hasattr(x, "dtype"):
+        """Images (N, H, W, C) in 0…1, of this size, standardised. Raises ArgumentError for other than floats."""
+        dtype = getattr(x, "dtype", None)
+        if dtype is None or np.dtype(dtype).kind != "f":
             raise ArgumentError(
-                "preprocessing: no array of images",
-                received=f"a {type(x).__name__}",
-                rule="(N, H, W, C) in 0…1",
+                "preprocessing: no images in 0…1",
+                received=f"a {type(x).__name__}" + (f" of {dtype}" if dtype is not None else ""),
+                rule="floats (N, H, W, C)",
                 fix="np.stack([run.config.preprocessing.read(file) for file in files])",
             )
         return (x - np.asarray(self.mean, x.dtype)) / np.asarray(self.std, x.dtype)

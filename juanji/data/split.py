@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from juanji.checks import share as check_share
+from juanji.data.download import Progress, silent
 from juanji.data.labelled import Samples
 from juanji.data.parallel import chunks
 from juanji.errors import DataError
@@ -17,7 +18,7 @@ from juanji.kernels import cache
 SHARE = 0.2  # held out
 
 
-def digests(samples: Samples, keep: bool = True) -> Array:
+def digests(samples: Samples, keep: bool = True, progress: Progress = silent) -> Array:
     """A digest of the content of each image, uint64 (N,); 0 for one that cannot be read.
 
     Equal content has an equal digest. Different content has one too with probability 2⁻⁶⁴ for each pair.
@@ -25,16 +26,16 @@ def digests(samples: Samples, keep: bool = True) -> Array:
     keep  in the cache: to find them every file has to be read
     """
     if not keep:
-        return found_digests(samples)
+        return found_digests(samples, progress)
     name = cache.key("digests of images", samples.identity)
     known = cache.load(name)
     if known is None or len(known) != 8 * len(samples):
-        known = found_digests(samples).tobytes()
+        known = found_digests(samples, progress).tobytes()
         cache.save(name, known)
     return np.frombuffer(known, np.uint64)
 
 
-def found_digests(samples: Samples) -> Array:
+def found_digests(samples: Samples, progress: Progress) -> Array:
     def digest(i: int) -> int:
         try:
             content = samples.content(i)
@@ -42,8 +43,12 @@ def found_digests(samples: Samples) -> Array:
             return 0
         return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
-    found = chunks(lambda part: [digest(int(i)) for i in part], np.arange(len(samples)))
-    return np.fromiter((value for part in found for value in part), np.uint64, len(samples))
+    found, done = np.zeros(len(samples), np.uint64), 0
+    for part in chunks(lambda part: [digest(int(i)) for i in part], np.arange(len(samples))):
+        found[done : done + len(part)] = part
+        done += len(part)
+        progress("comparing images", done, len(samples))
+    return found
 
 
 def groups(keys: Array) -> Iterator[Array]:
@@ -51,8 +56,10 @@ def groups(keys: Array) -> Iterator[Array]:
     order = np.argsort(keys, kind="stable")
     values = keys[order]
     starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(keys) else np.zeros(0, np.int64)
-    for start, end in zip(starts, [*starts[1:], len(keys)], strict=True):
-        if end - start > 1 and values[start]:
+    ends = np.r_[starts[1:], len(keys)]
+    several = np.flatnonzero(ends - starts > 1) if len(keys) else starts
+    for start, end in zip(starts[several], ends[several], strict=True):
+        if values[start]:
             yield order[start:end]
 
 

@@ -27,7 +27,7 @@ def in_table(path: Path) -> Labelled:
     """The images that a table names, relative to the folder that it lies in.
 
     A row is a path, a label and maybe a part (train, val, test), or has these under their headings. Raises DataError,
-    naming the table and the line, for a row that is not, and for a file that is not there.
+    naming the table and the line, for a row that is not; a file that is not there is told of when it is read.
     """
     labels: list[str] = []
     parts: list[int] = []

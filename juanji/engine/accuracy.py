@@ -11,6 +11,7 @@ import numpy as np
 from juanji.engine import threads
 from juanji.engine.calls import Call, parts
 from juanji.engine.compiled import MUCH, Compiled
+from juanji.engine.contract import Choice
 from juanji.engine.plan import Plan
 from juanji.engine.profile import unchanged
 from juanji.graph import Array, Node
@@ -22,7 +23,7 @@ class Measured:
 
     call: Call
     node: Node
-    precision: str
+    choice: Choice
     operands: dict[int, Array] = field(default_factory=dict)
 
     @property
@@ -38,7 +39,9 @@ class Measured:
         """The largest error, relative to the largest value."""
         operands = [self.operands[i] for i in range(len(self.node.inputs))]
         alone = lambda *operands: self.node.record(*operands, **self.node.attrs)  # noqa: E731
-        found = Compiled(alone, batch=self.batch, precision=self.precision)(*operands)
+        compiled = Compiled(alone, batch=self.batch, precision=self.choice.precision)
+        compiled.learns = self.choice.learns
+        found = compiled(*operands)
         exact = self.node.record.define(*(x.astype(np.float64) for x in operands), **self.node.attrs)
         return float(np.abs(found.array - exact).max() / max(np.abs(exact).max(), np.finfo(np.float64).tiny))
 
@@ -54,7 +57,7 @@ def errors(plan: Plan) -> dict[Call, float]:
     measured = []
     for call in plan.calls:
         if call.node is not None and call.problem and call.reason.startswith("Winograd"):
-            measured.append(Measured(call, call.node, plan.draft.choice.precision))
+            measured.append(Measured(call, call.node, plan.draft.choice))
             for operand, level in enumerate(first_read(plan, call.node, stages[id(call.node)])):
                 wanted[level].append((measured[-1], operand))
     with unchanged(plan):

@@ -35,6 +35,8 @@ class Compiled:
     writes are its state.
     """
 
+    learns = False  # whether it multiplies as a training step does, whatever it computes
+
     def __init__(
         self,
         function: Callable[..., Any],
@@ -112,7 +114,7 @@ class Compiled:
         leave_homes(graph)
         isa = isas.current()
         algorithms, batch, precision = self.options
-        choice = Choice(algorithms, scale(graph.inputs, batch), settled(precision, isa))
+        choice = Choice(algorithms, scale(graph.inputs, batch), settled(precision, isa), self.learns)
         isa = instructions(choice.precision, isa)
         return graph, Planner(simplify(graph), isa, choice).draft(), isa
 

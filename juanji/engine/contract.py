@@ -37,7 +37,7 @@ KNOWN: dict[str, Recipe] = {}
 class Choice:
     """What algorithms are chosen from, "all" or "direct", for how many images per image, and in which precision.
 
-    learns  whether the plan computes gradients by weights
+    learns  whether the plan computes gradients by weights, or is part of one that does
     """
 
     algorithms: str = "all"

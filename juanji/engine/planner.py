@@ -48,7 +48,8 @@ class Planner:
     def __init__(self, program: Program, isa: ISA, choice: Choice) -> None:
         self.program, self.isa = program, isa
         copy_cells(program)
-        self.choice = replace(choice, learns=any(node.name == "conv_weight_grad" for node in program.nodes))
+        learns = choice.learns or any(node.name == "conv_weight_grad" for node in program.nodes)
+        self.choice = replace(choice, learns=learns)
         self.borders = find_borders(program)
         self.fuser = Fuser(program, set(self.borders))
         self.units = self.fuser.fuse()

@@ -7,22 +7,23 @@ import math
 from juanji.cell import Stateful
 from juanji.checks import counts, fraction
 from juanji.ops.math import sqrt
-from juanji.optim.optimizer import Factors, Slots
-from juanji.optim.sgd import SGD
+from juanji.optim.optimizer import Factors, Optimizer, Slots
 from juanji.tensor import Tensor
 
 POLYNOMIAL = 3.4445, -4.7750, 2.0315  # of x, x³, x⁵: takes singular values in 0…1 to about 1 in a few rounds
+OTHERS = 0.9  # momentum of what is no kernel
 TINY = 1e-7  # beside the length of a gradient
 
 
-class Muon(SGD):
-    """Momentum made orthogonal, for the kernels of convolutions (*k, in, out), as matrices W of (∏k·in, out):
+class Muon(Optimizer):
+    """Momentum made orthogonal, for kernels: whatever has three axes or more, as a matrix W of the last one, m long, by
+    all others.
 
-        V ← μ·V + G,   W ← √out·W/‖W‖ − α·O(G + μ·V)
+        V ← μ·V + G,   W ← √m·W/‖W‖ − α·O(G + μ·V)
 
     O gives all singular values about the size 1, by rounds of X ← a·X + b·X·XᵀX + c·X·(XᵀX)² from X/‖X‖. A kernel keeps
-    the length √out, which changes nothing where batch normalisation follows and a step of α turns it by the same angle
-    in every layer. Biases, normalisations and dense layers learn by `SGD` with Nesterov's momentum of 0.9.
+    the length √m, which changes nothing where batch normalisation follows, and is turned as fast in every layer. What
+    has fewer axes, such as biases, normalisations and dense layers, learns by `SGD` with Nesterov's momentum of 0.9.
 
     lr            α
     momentum      μ in [0, 1), of kernels
@@ -33,21 +34,26 @@ class Muon(SGD):
     are those of Jordan's recipe for CIFAR-10, airbench94_muon.
     """
 
+    slots = ("velocity",)
+
     def __init__(
         self, model: Stateful, lr: float = 0.24, momentum: float = 0.6, *, rounds: int = 3, weight_decay: float = 0.0
     ) -> None:
         fraction("Muon", momentum=momentum)
         counts("Muon", rounds=rounds)
-        super().__init__(model, lr, 0.9, nesterov=True, weight_decay=weight_decay)
-        self.momentum_of_kernels, self.rounds = momentum, rounds
+        self.momentum, self.rounds = momentum, rounds
+        super().__init__(model, lr, weight_decay=weight_decay)
 
     def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
-        if p.ndim < 3:
-            return super().step(p, g, slots, factors)
-        velocity = slots["velocity"] * self.momentum_of_kernels + g
-        direction = orthogonal((g + velocity * self.momentum_of_kernels).reshape(-1, p.shape[-1]), self.rounds)
-        unit = p * (math.sqrt(p.shape[-1]) / (length(p) + TINY))
-        return unit - factors["rate"] * direction.reshape(*p.shape), {"velocity": velocity}
+        kernel = p.ndim > 2
+        momentum = self.momentum if kernel else OTHERS
+        g = g if kernel else self.decayed(p, g, factors)
+        velocity = slots["velocity"] * momentum + g
+        direction = g + velocity * momentum
+        if kernel:
+            direction = orthogonal(direction.reshape(-1, p.shape[-1]), self.rounds).reshape(*p.shape)
+            p = p * (math.sqrt(p.shape[-1]) / (length(p) + TINY))
+        return p - factors["rate"] * direction, {"velocity": velocity}
 
 
 def orthogonal(x: Tensor, rounds: int) -> Tensor:

@@ -18,7 +18,8 @@ def begin(model: Module, weights: str, classes: Sequence[str]) -> Loaded:
 
     A classifier for other classes begins anew: that of a run whose classes have other names, and any that does not fit.
     Kernels for images of other channels are adapted.
-    Raises WeightsError for a run of another network, and what `load_torch_weights` raises.
+    Raises WeightsError for a run of another network, DataError for one whose configuration cannot be read, and what
+    `load_torch_weights` raises.
     """
     file = str(Path(weights) / WEIGHTS) if Path(weights).is_dir() else weights
     check_network(model, weights)
@@ -27,10 +28,11 @@ def begin(model: Module, weights: str, classes: Sequence[str]) -> Loaded:
 
 
 def check_network(model: Module, run: str) -> None:
-    """Raise WeightsError where a folder is a run of another network."""
-    if not (Path(run) / CONFIG).is_file():
-        return
-    theirs, ours = read_config(Path(run)).model["name"], getattr(model, "config", {}).get("name")
+    """Raise WeightsError where a folder, or the one that a file of weights lies in, is a run of another network."""
+    path = Path(run).parent if Path(run).name == WEIGHTS else Path(run)
+    if not (path / CONFIG).is_file() or classes_of(str(path / WEIGHTS)) is None:
+        return  # no run, but maybe somebody else's repository
+    theirs, ours = read_config(path).model["name"], getattr(model, "config", {}).get("name")
     if ours not in (None, theirs):
         raise WeightsError(
             f"{run}: this run is of another network",

@@ -8,6 +8,7 @@ from typing import Any
 
 from juanji.data import BUILT_IN, PRESETS, Augment, survey
 from juanji.data.download import Progress, silent
+from juanji.data.findings import FEW
 from juanji.data.loader import number_of_batches
 from juanji.data.split import held_out
 from juanji.models.registry import entry
@@ -18,7 +19,6 @@ LARGE = 96  # pixels that photographs are brought to: more cost more than they t
 SEEN = 120_000  # images that a training looks at, changed ones counted each time
 LEAST = 16  # pixels that a network needs that pools three times
 MANY = 10_000  # images from where on networks are trained after published recipes
-FEW = 10  # images of a class, fewer of which are not given more weight: it would be guessed everywhere
 UNEVEN = 2.0  # times as many images of one class as of another, from where on they are weighted
 KEPT = 3.0  # times as slowly a network learns that begins with weights: on a few hundred images better than 1 and 10
 Reason = tuple[Any, str]
@@ -131,7 +131,8 @@ def epochs(facts: Facts, known: Mapping[str, Any]) -> Reason:
 def batch(facts: Facts, known: Mapping[str, Any]) -> Reason:
     power = 1 << max(facts.images // 16, 1).bit_length() - 1
     number = min(max(power, 8), 128)
-    return number, f"{number_of_batches(facts.images, number, 2)} steps an epoch"
+    most = "at most " if known.get("patience") else ""  # some images are to validate then
+    return number, f"{most}{number_of_batches(facts.images, number, 2)} steps an epoch"
 
 
 def optimizer(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
@@ -160,6 +161,8 @@ def slower(rate: float, known: Mapping[str, Any]) -> Reason | None:
 
 
 def weight_decay(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
+    if known.get("optimizer") == "muon":
+        return 5e-4, "which is added to gradients, as by SGD"
     if residual(known) and known["optimizer"] == "sgd":
         return 5e-4, "as residual networks were published with"
     return None
@@ -187,14 +190,15 @@ def residual(known: Mapping[str, Any]) -> bool:
 
 
 def published(name: str, facts: Facts, known: Mapping[str, Any]) -> Reason | None:
-    """What the network's own recipe says, where images are like those it was found for, and as long as it is followed:
-    its learning rates are those of its optimiser, in proportion to the batch."""
-    recipe = RECIPES.get(known.get("model", ""), {})
+    """What the network's own recipe says, where images are like those it was found for: its learning rates are those of
+    the optimiser, in proportion to the batch."""
+    network, optimizer = known.get("model"), known.get("optimizer")
+    recipe = RECIPES.get(network, {}) | RATES.get((network, optimizer), {})
     if name not in recipe or facts.images < MANY or facts.grey or known["size"] > SMALL:
         return None
-    if name in OF_OPTIMIZER and known["optimizer"] != recipe["optimizer"]:
-        return None
-    reason = "after the recipe it was published with"
+    if name == "eval_every" and known.get("patience"):
+        return None  # which looks after every epoch
+    reason = "after its author's recipes"
     if name != "lr":
         return recipe[name], reason
     rate = recipe[name] * known["batch"] / recipe["batch"]
@@ -213,18 +217,13 @@ RULES: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {
     "class_weights": class_weights,
     "augment": augment,
 }
-# After what networks were published with: `airbench94` in arXiv 2404.00498, whose learning rate of 1.5 with momentum
-# 0.85 goes as far as 1.0 with 0.9; kernels learn by Muon, as in its author's airbench94_muon. Instead of a triangle
-# there is half a cosine, instead of Lookahead an average.
-RECIPES: dict[str, dict[str, Any]] = {
+# After what networks were published with: `airbench94` in arXiv 2404.00498, but with kernels that learn by Muon, as in
+# its author's later airbench94_muon. Instead of a triangle there is half a cosine, instead of Lookahead an average.
+RECIPES: dict[str | None, dict[str, Any]] = {
     "airbench94": {
         "epochs": 15,
         "batch": 1024,
         "optimizer": "muon",
-        "lr": 0.25,
-        "warmup": 0.1,
-        "weight_decay": 1.33e-3,
-        "lr_multipliers": (("*norm?.bias", 256.0), ("head.weight", 4.0)),
         "label_smoothing": 0.2,
         "ema": 0.98,
         "augment": Augment(crop="shift", shift=1 / 16, flip="alternating"),
@@ -234,8 +233,23 @@ RECIPES: dict[str, dict[str, Any]] = {
         "precision": "auto",
     },
 }
-OF_OPTIMIZER = ("lr", "warmup", "weight_decay", "lr_multipliers")
-PUBLISHED = tuple(dict.fromkeys(name for recipe in RECIPES.values() for name in recipe))
+# And what goes with the optimiser. The published 1.5 of SGD with momentum 0.85 goes as far as 1.0 with 0.9.
+RATES: dict[tuple[str | None, str | None], dict[str, Any]] = {
+    ("airbench94", "muon"): {
+        "lr": 0.25,
+        "warmup": 0.1,
+        "weight_decay": 1.33e-3,
+        "lr_multipliers": (("*norm?.bias", 256.0), ("head.weight", 4.0)),
+    },
+    ("airbench94", "sgd"): {
+        "lr": 1.0,
+        "warmup": 0.23,
+        "weight_decay": 1.33e-3,
+        "lr_multipliers": (("*norm?.bias", 64.0),),
+    },
+}
+PUBLISHED = tuple(dict.fromkeys(name for recipe in (*RECIPES.values(), *RATES.values()) for name in recipe))
+IN_PROPORTION = ("sgd", "muon")  # optimisers whose learning rate is chosen for the batch
 # The recipe's own defaults were found for LeNet-5 on the digits.
 DIGITS: dict[str, Callable[[Facts, Mapping[str, Any]], Reason | None]] = {
     "model": lambda facts, known: ("lenet5", "the first network that read digits"),

@@ -172,7 +172,8 @@ class Config:
         if self.data not in (*BUILT_IN, *PUBLIC) and not Path(self.data).exists():
             raise DataError(
                 f"{self.data}: the images of this run do not lie there any more",
-                fix=f'name their place: juanji evaluate RUN DATA; to resume, write it behind "data" in {CONFIG}',
+                fix="name their place: juanji evaluate RUN DATA --part test; "
+                f'to resume, write it behind "data" in {CONFIG}',
             )
 
     def create(self) -> Module:

@@ -65,6 +65,7 @@ class Progress:
     done, total                  steps done and steps in all; total is 0 before that is known
     images, loss, right          of this epoch: images seen, the sum of their losses, how many were right
     epoch_seconds, seconds       of this epoch and in all, pauses between runs not included
+    looking                      seconds that a look at the validation or test part takes, where a time limit asks
     """
 
     epoch: int = 1
@@ -76,6 +77,7 @@ class Progress:
     right: int = 0
     epoch_seconds: float = 0.0
     seconds: float = 0.0
+    looking: float = 0.0
     best: Best | None = None
     finished: bool = False
     history: tuple[Epoch, ...] = field(default=())
@@ -88,6 +90,6 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Progress:
-        known = {each.name: values[each.name] for each in fields(cls)}
+        known = {"looking": 0.0} | {each.name: values[each.name] for each in fields(cls) if each.name in values}
         best, history = known["best"], tuple(Epoch(**row) for row in known["history"])
         return cls(**{**known, "best": best and Best(**best), "history": history})

@@ -43,7 +43,9 @@ def revised(trainer: Trainer) -> int:
 
 
 def left(trainer: Trainer) -> float:
-    return trainer.recipe.time_limit - trainer.progress.seconds
+    """Seconds for steps, and for looks in between: the last look comes whenever the training ends."""
+    last = trainer.progress.looking if trainer.recipe.eval_every > 1 else 0.0
+    return trainer.recipe.time_limit - trainer.progress.seconds - last
 
 
 def seconds_of_a_step(trainer: Trainer) -> float:
@@ -53,10 +55,11 @@ def seconds_of_a_step(trainer: Trainer) -> float:
         trainer.begin_epoch()
         seconds_of_steps(trainer, trainer.count - 1, 1)  # the last of an epoch has a plan of its own
         taken = seconds_of_steps(trainer, 0, MEASURED)
-        looking = seconds_of_looking(trainer)
+        trainer.progress.looking = seconds_of_looking(trainer)
     finally:
         restore(before)
-    return median(taken[1:] or taken) + looking / (trainer.count * trainer.recipe.eval_every)
+    looking = trainer.progress.looking / (trainer.count * trainer.recipe.eval_every)
+    return median(taken[1:] or taken) + looking
 
 
 def seconds_of_steps(trainer: Trainer, start: int, count: int) -> list[float]:

@@ -19,6 +19,7 @@ from juanji.train.beginning import begin
 from juanji.train.budget import largest_batch
 from juanji.train.callback import Callback
 from juanji.train.choices import Choices
+from juanji.train.defaults import IN_PROPORTION
 from juanji.train.folder import (
     CHECKPOINT,
     CONFIG,
@@ -77,7 +78,7 @@ class Session(Callback):
         loaded = None if choices.weights is None else begin(model, choices.weights, dataset.classes)
         trainer = Trainer(model, dataset, choices.recipe, preprocessing=preprocessing)
         by_default = {default.name for default in choices.defaults}
-        of_batch = "lr" in by_default and choices.recipe.optimizer == "sgd"
+        of_batch = "lr" in by_default and choices.recipe.optimizer in IN_PROPORTION
         trainer, measured, reasons = measure(trainer, choices.auto, in_proportion=of_batch)
         config = choices.config(model, dataset, preprocessing, trainer.recipe)
         with new_folder(f"{Path(choices.data).stem}-{choices.model}", out) as path:

@@ -1,6 +1,7 @@
 """`compile(precision="bfloat16")`: what is rounded, what is multiplied in pairs, how networks train, and refusals."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -185,6 +186,19 @@ def test_matrix_products(name):
     want = np.sin(product(jj.Tensor(x.astype(np.float64)), jj.Tensor(y.astype(np.float64))).array)
     assert np.abs(compiled(x, y).array - want).mean() < 0.02
     assert np.isfinite(float(jj.compile(exact, precision="bfloat16")(x, y)))
+
+
+@here
+def test_the_error_is_that_of_the_products_of_the_step():
+    """In an answer it would be that of rounding alone, 0.2 %."""
+    net = jj.nn.Sequential(jj.nn.Conv2d(64, 64, 3, padding=1), jj.nn.ReLU(), jj.nn.Conv2d(64, 64, 3, padding=1))
+    net.initialise(0)
+    step = jj.compile(lambda x: jj.value_and_grad(lambda m: (m(x) ** 2).mean())(net), precision="bfloat16")
+    x = normal(16, 24, 24, 64)
+    told = [jj.explain_plan(each, x, accuracy=True) for each in (step, jj.compile(net, precision="bfloat16"))]
+    training, answer = ([float(e) for e in re.findall(r"error (\S+) of the largest", text)] for text in told)
+    assert 0.004 < min(training[:2]) <= max(training) < 0.03
+    assert max(answer) < 0.003
 
 
 @here

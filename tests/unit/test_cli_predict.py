@@ -141,7 +141,11 @@ def test_standard_input(run, tree, capsys, monkeypatch):
     assert list(first(output)) == [
         "tree/a.png", "tree/b/1.png", "tree.zip/b/1.png", "tree.zip/b/c/2.PNG", "tree.zip/a.png",
     ]  # fmt: skip
-    for content, what in ((b"", "nothing"), (b"tree/a.png\r\ntree/b/1.png\n", "the path of a file")):
+    for content, what in (
+        (b"", "nothing"),
+        (b"\n", "nothing"),
+        (b"tree/a.png\r\ntree/b/1.png\n", "the path of a file"),
+    ):
         given_input(monkeypatch, content)
         code, output, errors = call(capsys, run, "-", "--json")
         assert (code, json.loads(output)) == (2, [])

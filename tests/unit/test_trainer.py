@@ -459,11 +459,15 @@ def test_a_time_that_does_not_do_is_noticed():
 def test_a_look_now_and_then_is_shared_by_the_epochs_between():
     """Epochs of 10 steps and 10 s, but 40 s where there is a look: 2 s a step, of which 50 fit the rest of 100 s."""
     rows = tuple(types.SimpleNamespace(seconds=seconds) for seconds in (10.0, 40.0, 10.0, 10.0))
-    progress = types.SimpleNamespace(total=99, done=60, batch=10, epoch_seconds=40.0, seconds=100.0, history=rows)
+    progress = types.SimpleNamespace(
+        total=99, done=60, batch=10, epoch_seconds=40.0, seconds=100.0, history=rows, looking=0.0
+    )
     recipe = Recipe(time_limit=200.0, eval_every=3)
     assert limit.revised(types.SimpleNamespace(recipe=recipe, progress=progress, count=10)) == 99
     progress.total = 200
     assert limit.revised(types.SimpleNamespace(recipe=recipe, progress=progress, count=10)) == 110
+    progress.looking = 30.0  # of the last look, which is not shared
+    assert limit.revised(types.SimpleNamespace(recipe=recipe, progress=progress, count=10)) == 95
 
 
 def test_the_range_test_leaves_all_as_it_was():
