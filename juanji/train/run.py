@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -160,7 +161,8 @@ class Session(Callback):
 
     def on_epoch(self, trainer: Trainer, row: Epoch) -> None:
         self.save()
-        if max(self.drawing, LOOK) < SHARE * self.seconds:
+        # At first, too: what drawing takes of memory is taken before the others.
+        if row.epoch == 1 or max(self.drawing, LOOK) < SHARE * self.seconds:
             self.draw()
 
     def draw(self) -> None:
@@ -168,6 +170,7 @@ class Session(Callback):
         start = time.perf_counter()
         if self.history:
             pictures.learning_curve(self.history, self.path / CURVE)
+            gc.collect()  # figures refer to themselves, and would lie about for a long time
         self.drawing += time.perf_counter() - start
 
     def save(self) -> None:

@@ -237,7 +237,7 @@ def test_cifar_unpacked_by_others_is_read(tmp_path):
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()
     for i, name in enumerate(CIFAR):
-        (folder / name).write_bytes(b"".join(bytes([label]) + bytes([i]) * 3072 for label in range(10)))
+        (folder / name).write_bytes(b"".join(bytes([label]) + bytes([i + 6 * label]) * 3072 for label in range(10)))
     data = load("cifar10", data_dir=tmp_path)
     assert (data.train.x.shape, data.test.x.shape) == ((50, 32, 32, 3), (10, 32, 32, 3))
     assert data.classes[0] == "airplane"
