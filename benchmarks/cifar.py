@@ -28,7 +28,6 @@ from juanji.train import TTA, Choices, Facts, Session, Trainer
 from juanji.train.views import view
 
 AT_ONCE = 500  # images that are answered together
-MOMENTUM, ROUNDS = 0.6, 3  # as `optim.Muon` has them
 STATISTICS = 2  # batches that the statistics of averaged weights are measured on, as in juanji
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -53,7 +52,8 @@ class InTorch:
         from benchmarks.compare.networks import airbench
         from benchmarks.compare.torch_backend import build
 
-        self.torch, self.trainer, self.recipe = torch, trainer, trainer.recipe
+        self.torch, self.recipe = torch, trainer.recipe
+        self.trainer: Any = trainer  # whose optimiser is Muon
         self.net = build(airbench(3, 32)).to(memory_format=torch.channels_last)
         self.norms = [module for module in self.net if isinstance(module, torch.nn.BatchNorm2d)]
         self.begin()
@@ -127,11 +127,12 @@ class InTorch:
 
     def turn(self, kernel: Any, velocity: Any, lr: float) -> None:
         """A step of Muon, its products in bfloat16 as it was published."""
-        velocity.mul_(MOMENTUM).add_(kernel.grad)
-        x = kernel.grad.add(velocity, alpha=MOMENTUM).flatten(1)
+        muon = self.trainer.optimizer
+        velocity.mul_(muon.momentum).add_(kernel.grad)
+        x = kernel.grad.add(velocity, alpha=muon.momentum).flatten(1)
         x = (x / (x.norm() + TINY)).bfloat16()
         a, b, c = POLYNOMIAL
-        for _ in range(ROUNDS):
+        for _ in range(muon.rounds):
             small = len(x) <= x.shape[1]
             square = x @ x.T if small else x.T @ x
             rest = b * square + c * square @ square

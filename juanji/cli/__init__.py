@@ -64,7 +64,7 @@ def options(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. A mistake is told plainly and ends with exit code 2, Ctrl-C with 130; so is a warning."""
+    """Run the command line. A mistake, like a warning, is told plainly; it ends with exit code 2, Ctrl-C with 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a character must not end the program.

@@ -57,6 +57,7 @@ def piped(found: Input | DataError) -> Input | DataError:
     return DataError(
         "standard input: this is no image",
         received="the path of a file" if content else "nothing",
+        rule="one image file",
         fix="--list takes - for paths, one a line",
     )
 

@@ -38,12 +38,12 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow
 
 def is_image(name: str) -> bool:
     """Whether a file is an image by its name."""
-    return name[name.rfind(".") :].lower() in ENDINGS if "." in name else False
+    return name.lower().endswith(ENDINGS)
 
 
 def has_other_format(name: str) -> bool:
     """Whether a file is, by its name, an image of a format that is not read."""
-    return name[name.rfind(".") :].lower() in OTHER_ENDINGS if "." in name else False
+    return name.lower().endswith(OTHER_ENDINGS)
 
 
 def read_image(
@@ -80,6 +80,7 @@ def opened(file: str | Path | bytes, name: str = "image") -> Iterator[tuple[Any,
     if has_other_format(named):  # cameras' raw images begin as TIFF does, with a thumbnail
         raise DataError(
             f"{named}: images of this format are not read",
+            received=Path(named).suffix,
             rule="files whose names end in " + ", ".join(ENDINGS),
             fix="save it as a JPEG or PNG file",
         )

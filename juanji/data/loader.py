@@ -20,6 +20,7 @@ from juanji.engine import platform
 from juanji.errors import ArgumentError, DataError
 from juanji.graph import Array
 
+FEWEST = 2  # images of a training's last step: one has no variance, which batch normalisation divides by
 THREADS = 4  # at most: each holds a batch, and the network wants the processors too
 
 

@@ -37,6 +37,7 @@ def check_network(model: Module, run: str) -> None:
         raise WeightsError(
             f"{run}: this run is of another network",
             received=f"{theirs}, where {ours} is to be trained",
+            rule="weights of the same network",
             fix="leave --model out, which takes over the run's",
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from juanji.data.loader import number_of_batches
+from juanji.data.loader import FEWEST, number_of_batches
 from juanji.engine.compiled import on_definitions
 from juanji.errors import ArgumentError
 from juanji.tensor import Tensor
@@ -53,7 +53,7 @@ def largest_batch(trainer: Trainer) -> tuple[int, str]:
     images = len(trainer.dataset.train)
     if batch * STEPS > images:
         fewer = max(SMALLEST, 1 << (max(images // STEPS, 1)).bit_length() - 1)
-        return fewer, f"{images} images make {number_of_batches(images, fewer, 2)} steps an epoch"
+        return fewer, f"{images} images make {number_of_batches(images, fewer, FEWEST)} steps an epoch"
     why = "the most that is tried" if batch == LARGEST else "the most that fits"
     return batch, f"{why}: {needed / 1e6:,.0f} MB of {room / 1e6:,.0f} MB"
 

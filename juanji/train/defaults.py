@@ -9,7 +9,7 @@ from typing import Any
 from juanji.data import BUILT_IN, PRESETS, Augment, survey
 from juanji.data.download import Progress, silent
 from juanji.data.findings import FEW
-from juanji.data.loader import number_of_batches
+from juanji.data.loader import FEWEST, number_of_batches
 from juanji.data.split import held_out
 from juanji.models.registry import entry
 from juanji.train.recipe import OPTIMIZERS, Recipe
@@ -132,7 +132,7 @@ def batch(facts: Facts, known: Mapping[str, Any]) -> Reason:
     power = 1 << max(facts.images // 16, 1).bit_length() - 1
     number = min(max(power, 8), 128)
     most = "at most " if known.get("patience") else ""  # some images are to validate then
-    return number, f"{most}{number_of_batches(facts.images, number, 2)} steps an epoch"
+    return number, f"{most}{number_of_batches(facts.images, number, FEWEST)} steps an epoch"
 
 
 def optimizer(facts: Facts, known: Mapping[str, Any]) -> Reason | None:

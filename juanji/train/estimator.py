@@ -20,6 +20,7 @@ from juanji.checks import per_axis
 from juanji.data import Augment, Dataset, Images, Jitter, Preprocessing, batches
 from juanji.data.dataset import Pixels
 from juanji.data.images import stretch
+from juanji.data.loader import FEWEST
 from juanji.engine.compiled import precision_here
 from juanji.engine.platform import threads
 from juanji.errors import ArgumentError, DataError, ShapeError, describe
@@ -168,7 +169,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         self.model_.train()
         change, classes = as_augment(self.augment), len(self.classes_)
         options = {"seed": self._seed, "epoch": self.n_iter_, "change": change, "classes": classes}
-        for x, labels in batches(images, self.batch, fewest=min(2, self.batch), **options):
+        for x, labels in batches(images, self.batch, fewest=FEWEST, **options):
             self._stepper.step(self.preprocessing_(x), labels, f"call {self.n_iter_} of partial_fit")
         self.model_.eval()
         return self

@@ -172,6 +172,8 @@ class Config:
         if self.data not in (*BUILT_IN, *PUBLIC) and not Path(self.data).exists():
             raise DataError(
                 f"{self.data}: the images of this run do not lie there any more",
+                received="no such file or folder",
+                rule="the images that it was trained and tested on",
                 fix="name their place: juanji evaluate RUN DATA --part test; "
                 f'to resume, write it behind "data" in {CONFIG}',
             )
@@ -266,7 +268,12 @@ def load_run(path: str | Path) -> Run:
     except (JuanjiError, TypeError, ValueError, OverflowError) as error:
         raise damaged(path / CONFIG, f"the model cannot be built: {error}") from None
     if not (path / WEIGHTS).exists():
-        raise DataError(f"{path}: no {WEIGHTS} in this run", fix="copy the whole folder again, or train again")
+        raise DataError(
+            f"{path}: this run is not whole",
+            received=f"no {WEIGHTS} in it",
+            rule="the folder as `juanji train` left it",
+            fix="copy all of it again, or train again",
+        )
     load_weights(model, path / WEIGHTS)
     return Run(path, config, model.eval())
 

@@ -90,6 +90,7 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Progress:
-        known = {"looking": 0.0} | {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        values = {"looking": 0.0} | values  # which the first runs did not write
+        known = {each.name: values[each.name] for each in fields(cls)}
         best, history = known["best"], tuple(Epoch(**row) for row in known["history"])
         return cls(**{**known, "best": best and Best(**best), "history": history})

@@ -17,7 +17,7 @@ import numpy as np
 
 from juanji.cell import Cell
 from juanji.data import Dataset, Images, Preprocessing, batches
-from juanji.data.loader import number_of_batches
+from juanji.data.loader import FEWEST, number_of_batches
 from juanji.engine.compiled import precision_here
 from juanji.errors import DataError, ShapeError, WeightsError
 from juanji.graph import Array
@@ -123,7 +123,7 @@ class Trainer:
             epoch=epoch,
             change=recipe.augment,
             start=start,
-            fewest=self.fewest,
+            fewest=FEWEST,
             preprocessing=self.preprocessing,
             classes=len(self.dataset.classes),
         )
@@ -138,12 +138,7 @@ class Trainer:
     @property
     def count(self) -> int:
         """Steps of an epoch."""
-        return number_of_batches(len(self.dataset.train), self.recipe.batch, self.fewest)
-
-    @property
-    def fewest(self) -> int:
-        """Images of the last step of an epoch: a single one has no variance, which batch normalisation divides by."""
-        return min(2, self.recipe.batch)
+        return number_of_batches(len(self.dataset.train), self.recipe.batch, FEWEST)
 
     def run(self) -> Iterator[Epoch]:
         """Train from where `progress` stands to the end: an iterator over the epochs, trained as it is walked."""

@@ -87,7 +87,7 @@ def test_images_of_other_formats_are_told(capsys, tree, run):
     for path, name, answers in named:
         code, output, errors = call(capsys, run, path)
         assert (code, output.count("\n")) == (2, answers)
-        assert f"{name}: images of this format are not read" in errors
+        assert f"{name}: images of this format are not read\n  received  {name[name.index('.') :]}\n  rule" in errors
         assert "save it as a JPEG or PNG file" in errors
 
 
@@ -149,7 +149,10 @@ def test_standard_input(run, tree, capsys, monkeypatch):
         given_input(monkeypatch, content)
         code, output, errors = call(capsys, run, "-", "--json")
         assert (code, json.loads(output)) == (2, [])
-        assert f"standard input: this is no image\n  received  {what}\n  fix       --list takes -" in errors
+        assert (
+            f"standard input: this is no image\n  received  {what}\n  rule      one image file\n  fix       --list"
+            in errors
+        )
     given_input(monkeypatch, b"\0neither")
     assert "standard input: the image cannot be read\n  received  nothing that begins" in call(capsys, run, "-")[2]
 

@@ -336,7 +336,10 @@ def test_a_run_that_is_not_whole_says_what_to_do(capsys, tmp_path, photographs):
     code, _, errors = call(capsys, "train", data, *options, "--out", tmp_path / "r")
     assert code == 0, errors
     data.rename(tmp_path / "elsewhere")
-    moved = f"juanji: {data}: the images of this run do not lie there any more\n  fix       name their place: juanji"
+    moved = (
+        f"juanji: {data}: the images of this run do not lie there any more\n  received  no such file or folder\n"
+        "  rule      the images that it was trained and tested on\n  fix       name their place: juanji evaluate RUN"
+    )
     for arguments in (["evaluate", tmp_path / "r"], ["train", "--resume", tmp_path / "r"]):
         code, _, errors = call(capsys, *arguments)
         assert (code, errors.startswith(moved)) == (2, True)
@@ -346,7 +349,8 @@ def test_a_run_that_is_not_whole_says_what_to_do(capsys, tmp_path, photographs):
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     assert "juanji train DATA --init RUN" in call(capsys, "train", "--resume", tmp_path / "r")[2]
     (tmp_path / "r" / "model.safetensors").unlink()
-    assert "no model.safetensors in this run" in call(capsys, "evaluate", tmp_path / "r")[2]
+    errors = call(capsys, "evaluate", tmp_path / "r")[2]
+    assert f"{tmp_path / 'r'}: this run is not whole\n  received  no model.safetensors in it\n  rule" in errors
 
 
 def test_a_time_limit_that_was_too_short_is_told(capsys, tmp_path):

@@ -278,6 +278,15 @@ def test_images_that_are_not_used_are_warned_of(photos):
     assert told[0].filename == __file__
 
 
+def test_what_is_standardised_are_floats():
+    shown = Preprocessing((4, 4), 1, (0.5,), (0.2,))
+    for x, received in ((["new.jpg"], "a list"), (np.zeros((1, 4, 4, 1), np.uint8), "a ndarray of uint8")):
+        with pytest.raises(
+            ArgumentError, match=f"no images in 0…1\n  received  {received}\n  rule      floats [\\s\\S]*read"
+        ):
+            shown(x)
+
+
 def test_copies_in_several_classes_or_parts_are_warned_of(tmp_path):
     image = noise()
     for name in ("train/a/1.png", "train/b/2.png", "test/b/3.png", "test/b/4.png"):
