@@ -10,6 +10,8 @@ PIP = $(BIN)/python $(INSTALL)
 PACKAGE = build/package
 TORCH = 2.13.0
 BENCH = --quick
+# A worker per core, at most eight of half a GiB; one that has done its tests takes some of another's.
+TESTS = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help demo test test-all lint bench package format clean
 
@@ -20,10 +22,10 @@ demo: $(VENV)/.installed ## train a small network on the built-in digits
 	$(BIN)/juanji train digits
 
 test: $(VENV)/.test-tools ## run the tests, slow ones left out
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-all: $(VENV)/.test-tools ## run all tests, slow ones included
-	$(BIN)/python -m pytest -m ""
+	$(TESTS) -m ""
 
 lint: $(VENV)/.test-tools ## check style, format, types and the import contract
 	$(BIN)/ruff check .

@@ -374,7 +374,7 @@ def test_ranges_are_those_of_torchvision(name, at_0, at_9, at_30):
     assert operation.amount(9, 0.7) == pytest.approx(-at_9 if operation.signed else at_9, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", MOVED)
+@pytest.mark.parametrize("name", sorted(MOVED))
 def test_operations_that_move_do_nothing_at_magnitude_0(name):
     assert np.allclose(OPERATIONS[name].matrix(OPERATIONS[name].amount(0), (13, 17)), np.eye(3))
 
