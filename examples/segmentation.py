@@ -95,4 +95,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main() <= 0.9)
+    sys.exit(0 if main() > 0.9 else 1)

@@ -85,4 +85,4 @@ def plainly(
     message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """Tell of a warning without the place in the program where it came up: a `warnings.showwarning`."""
-    print(f"juanji: {message}", file=sys.stderr)
+    print(f"juanji: warning: {message}", file=sys.stderr)

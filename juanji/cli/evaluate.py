@@ -70,6 +70,8 @@ def evaluate(
         drawn = draw(result, images, loaded.classes, run if out is None else out)
         if not as_json:
             print("\npictures:", ", ".join(map(str, drawn)))
+            for told in unwritten(loaded.classes):
+                print(told)
 
 
 # In words
@@ -139,6 +141,15 @@ def confusions(result: Evaluation, classes: Sequence[str]) -> Iterator[tuple[str
 
 
 # In pictures
+
+
+def unwritten(classes: Sequence[str]) -> Iterator[str]:
+    """A line that tells which names are not in the pictures, for want of a font."""
+    from juanji.train import pictures
+
+    if renamed := pictures.renamed(classes):
+        told = ", ".join(f"{drawn} is {name}" for drawn, name in renamed.items())
+        yield f"in the pictures {told}: no font here can write that; with Noto Sans CJK installed Chinese is drawn"
 
 
 def draw(result: Evaluation, images: Images, classes: Sequence[str], out: Path) -> list[Path]:

@@ -122,8 +122,9 @@ def archive(path: Path) -> Inputs:
 
 def zipped(path: Path) -> Inputs:
     with zipfile.ZipFile(path) as opened:
-        for info in opened.infolist():
-            name = plain(path, written(info))
+        found = opened.infolist()
+        for info, given in zip(found, written(found), strict=True):
+            name = plain(path, given)
             if not info.is_dir() and wanted(name):
                 with opened.open(info) as file:
                     yield member(f"{path}/{name}", file, info.file_size)

@@ -17,7 +17,7 @@ import threading
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -29,6 +29,8 @@ from juanji.kernels import cache
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, of what else there is (APPNOTE 4.3.7)
 UTF8 = 0x800  # the sign that a name is in UTF-8 (APPNOTE 4.4.4, bit 11)
+CP437 = "cp437"
+HANZI = re.compile(rb"(?:[\x00-\x7f]|[\xb0-\xf7][\xa1-\xfe])*")  # in GB2312, rows 16 to 87
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 RATIO, ALWAYS = 100, 1 << 28  # images are compressed already: more than this stands for no honest archive of them
 LONGEST_LINK = 4096
@@ -176,8 +178,8 @@ def spooled(path: Path, packed: IO[bytes]) -> IO[bytes]:
 def zip_members(path: Path, file: IO[bytes]) -> Iterator[Member]:
     with zipfile.ZipFile(file) as archive:
         found = archive.infolist()
-    for entry in found:
-        name = plain(path, written(entry))
+    for entry, given in zip(found, written(found), strict=True):
+        name = plain(path, given)
         if entry.flag_bits & 1:
             raise refused(f"{path / name}", "it is encrypted")
         if entry.compress_type not in METHODS:
@@ -191,15 +193,32 @@ def zip_members(path: Path, file: IO[bytes]) -> Iterator[Member]:
             yield member._replace(name=f"{name}/")
 
 
-def written(entry: zipfile.ZipInfo) -> str:
-    """The name in a zip as whoever made it wrote it: programs that write UTF-8, such as Info-ZIP, do not always say so,
-    and zipfile takes what does not for DOS's code page 437."""
-    if entry.flag_bits & UTF8:
-        return entry.filename
+def written(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
+    """The names in a zip as whoever made it wrote them. What does not say that it is UTF-8 zipfile takes for DOS's code
+    page 437; but Info-ZIP writes UTF-8 without saying so, and Windows in Chinese GBK: all names are read as that where
+    one has nothing but ASCII and the common characters, whose bytes are frames and Greek letters in 437."""
+    names = [entry.filename if entry.flag_bits & UTF8 else undecoded(entry.filename) for entry in entries]
+    silent = (name for name in names if isinstance(name, bytes) and decoded(name) is None)
+    other = "gbk" if any(map(HANZI.fullmatch, silent)) else CP437
+    return [
+        name if isinstance(name, str) else decoded(name) or decoded(name, other) or name.decode(CP437) for name in names
+    ]
+
+
+def undecoded(name: str) -> bytes | str:
+    """The bytes that zipfile took for code page 437; the name itself where it took them for something else."""
     try:
-        return entry.filename.encode("cp437").decode("utf-8")
+        return name.encode(CP437)
     except UnicodeError:
-        return entry.filename
+        return name
+
+
+def decoded(name: bytes, encoding: str = "utf-8") -> str | None:
+    """A name in an encoding, None where it cannot be in that."""
+    try:
+        return name.decode(encoding)
+    except UnicodeError:
+        return None
 
 
 def link_in_zip(file: IO[bytes], member: Member) -> str:

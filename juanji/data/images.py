@@ -96,7 +96,7 @@ def opened(file: str | Path | bytes, name: str = "image") -> Iterator[tuple[Any,
         raise too_many_pixels(named, str(error)) from None
     # A damaged file can make a decoder raise anything.
     except Exception as error:
-        raise unreadable(named, error) from None
+        raise unreadable(named, file, error) from None
 
 
 def check_extent(image: Any, name: str) -> None:
@@ -119,13 +119,16 @@ def too_many_pixels(name: str, received: str) -> DataError:
     )
 
 
-def unreadable(name: str, error: Exception) -> DataError:
+def unreadable(name: str, file: str | Path | bytes, error: Exception) -> DataError:
     from PIL import UnidentifiedImageError
 
     reason = str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        empty = not (len(file) if isinstance(file, bytes) else Path(file).stat().st_size)
+        reason = "an empty file" if empty else "bytes that begin as no image does"
     return DataError(
         f"{name}: the image cannot be read",
-        received="nothing that begins like one" if isinstance(error, UnidentifiedImageError) else reason,
+        received=reason,
         rule="a whole image file: PNG, JPEG, BMP, GIF, TIFF or WebP",
         fix="download or export it again",
     )

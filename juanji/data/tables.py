@@ -74,7 +74,14 @@ def rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             for row in reader:
                 if any(cell.strip() for cell in row):
                     yield reader.line_num, row
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: the table cannot be read",
+            received=f"bytes that are no UTF-8: {error.reason}",
+            rule="UTF-8",
+            fix='save it as UTF-8; in Excel: "CSV UTF-8"',
+        ) from None
+    except csv.Error as error:
         raise bad_row(path, 0, str(error)[:200]) from None
     except OSError as error:
         raise DataError(
@@ -100,7 +107,6 @@ def bad_row(path: Path, number: int, received: str) -> DataError:
     return DataError(
         f"{path}: this is not a table of image files and labels",
         received=f"line {number}: {received}" if number else received,
-        rule="UTF-8; in each row the path of an image, once, relative to the table, and its label; maybe train, val or "
-        "test",
+        rule="in each row the path of an image, once, relative to the table, and its label; maybe train, val or test",
         fix="headings path,label,split say which column is which",
     )

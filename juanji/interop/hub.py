@@ -12,7 +12,7 @@ FILES = ("model.safetensors", "pytorch_model.bin")  # the first that a repositor
 
 def weight_file(where: str | Path) -> Path:
     """The path of a weight file: `where` itself, or, for "hf:REPOSITORY" or "hf:REPOSITORY@REVISION", that of the copy
-    which huggingface_hub (`pip install 'juanji[hub]'`) keeps of the repository's `model.safetensors`, or else its
+    which huggingface_hub (`pip install huggingface_hub`) keeps of the repository's `model.safetensors`, or else its
     `pytorch_model.bin`.
 
     Raises WeightsError where huggingface_hub is not installed, the hub cannot be reached, or the repository has none.
@@ -30,7 +30,7 @@ def downloaded(where: str, repository: str, revision: str | None) -> Path:
     except ImportError:
         raise WeightsError(
             f"{where}: huggingface_hub is needed to download weights",
-            fix="pip install 'juanji[hub]', or download the file by other means and give its path",
+            fix="pip install huggingface_hub, or download the file by other means and give its path",
         ) from None
     for name in FILES:
         try:

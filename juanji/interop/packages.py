@@ -17,6 +17,6 @@ def require_onnx() -> Any:
         raise ArgumentError(
             "ONNX files need the package onnx",
             rule="an extra of juanji, because few programs want it",
-            fix='pip install "juanji[onnx]"',
+            fix="pip install onnx",
         ) from None
     return onnx

@@ -81,7 +81,7 @@ class SqueezeNet(Network):
 
 MODELS: dict[str, dict[str, Any]] = {
     "squeezenet1_1": {
-        "about": "1.2 million parameters: bottlenecks before everything, no dense layer",
+        "about": "few parameters: bottlenecks before everything, no dense layer",
         "make": SqueezeNet,
         "in_channels": 3,
         "input_size": 224,

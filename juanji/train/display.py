@@ -10,6 +10,7 @@ from juanji.train.callback import Callback
 from juanji.train.history import Epoch, Step
 from juanji.train.trainer import Trainer
 
+BAR = 12  # columns
 RECENT = 0.9  # of the running means of what is shown
 
 
@@ -33,9 +34,10 @@ class Display(Callback):
     def running(self) -> Iterator[None]:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        shown: list[Any] = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[result]}")]
+        # What comes last is cut where the terminal is narrow.
+        shown: list[Any] = [TextColumn("{task.description}"), BarColumn(BAR), TimeRemainingColumn()]
         off = self.quiet or not self.console.is_terminal
-        with Progress(*shown, TimeRemainingColumn(), console=self.console, disable=off) as self.bar:
+        with Progress(*shown, TextColumn("{task.fields[result]}"), console=self.console, disable=off) as self.bar:
             self.task = self.bar.add_task(self.beginning, total=None, result="")
             yield
 
@@ -48,7 +50,7 @@ class Display(Callback):
             total=step.total,
             completed=trainer.progress.done,
             description=f"epoch {step.epoch}/{epochs(trainer)}  step {step.number}/{step.of}",
-            result=f"{images / every:,.0f} images/s  loss {loss:.3f}  accuracy {accuracy:.1%}  "
+            result=f"loss {loss:.3f}  accuracy {accuracy:.1%}  {images / every:,.0f} images/s  "
             f"waiting {waited / every:.0%}",
         )
 

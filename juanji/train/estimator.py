@@ -44,7 +44,7 @@ except ImportError:
     raise ArgumentError(
         "ImageClassifier needs the package scikit-learn, 1.6 or newer",
         rule="an extra of juanji, because few programs want it",
-        fix='pip install "juanji[sklearn]"',
+        fix="pip install scikit-learn",
     ) from None
 
 NAME = "ImageClassifier"

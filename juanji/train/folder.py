@@ -33,6 +33,7 @@ from juanji.train.views import averaged
 WEIGHTS, CONFIG, HISTORY, METRICS = "model.safetensors", "config.json", "history.csv", "metrics.json"
 CHECKPOINT, CURVE = "checkpoint.safetensors", "curve.png"
 RANGE, RANGE_CURVE = "lr-range.csv", "lr-range.png"
+RUNS, HINTED = "runs", 3  # where runs are made, and how many of them an error names
 FIRST = (WEIGHTS, CHECKPOINT, RANGE, RANGE_CURVE)  # what is there before the configuration
 LEFTOVERS = ".*.tmp"  # of `write_atomically`
 LARGEST = 10_000_000  # bytes of a configuration; the names of a thousand classes take thirty thousand
@@ -45,10 +46,10 @@ def new_folder(name: str, out: str | Path | None = None) -> Iterator[Path]:
     Raises DataError where that cannot be done.
     """
     try:
-        path = free_folder(Path("runs"), name) if out is None else empty_folder(Path(out))
+        path = free_folder(Path(RUNS), name) if out is None else empty_folder(Path(out))
     except OSError as error:
         raise DataError(
-            f"{out or 'runs'}: the folder cannot be made",
+            f"{out or RUNS}: the folder cannot be made",
             received=error.strerror or str(error),
             fix="name one, in a folder that may be written to: --out FOLDER",
         ) from None
@@ -293,13 +294,19 @@ def read_config(path: Path) -> Config:
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{path.parent}: this is not a run folder",
-            received=f"no {path.name} in it",
-            fix="name a folder that `juanji train` made, such as runs/digits-lenet5-1",
+            received=f"no {path.name} in it" if path.parent.is_dir() else "no such folder",
+            fix=f"name a folder that `juanji train` made: {runs_here()}",
         ) from None
     except DataError:
         raise
     except (OSError, JuanjiError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def runs_here() -> str:
+    """The last runs beneath the folder that one is in, as a hint."""
+    found = sorted(Path(RUNS).glob(f"*/{CONFIG}"), key=lambda file: file.stat().st_mtime)
+    return ", ".join(str(file.parent) for file in found[-HINTED:]) or f"there is none in {Path(RUNS).resolve()}"
 
 
 def damaged(path: Path, reason: str) -> DataError:

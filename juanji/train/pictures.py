@@ -76,6 +76,12 @@ def labels(classes: Sequence[str]) -> list[str]:
     return [name if legible(name) else f"class {number}" for number, name in enumerate(names)]
 
 
+def renamed(classes: Sequence[str]) -> dict[str, str]:
+    """By the names that are drawn, those of the classes whose own no font here can write."""
+    pairs = zip(labels(classes), classes, strict=True)
+    return {drawn: name for number, (drawn, name) in enumerate(pairs) if drawn == f"class {number}" != name}
+
+
 def written(size: float = 9) -> dict[str, Any]:
     """Options of a text that came from outside: it is not to be read as a formula, $…$."""
     return {"fontfamily": families(), "parse_math": False, "fontsize": size}

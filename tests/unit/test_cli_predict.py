@@ -20,7 +20,7 @@ from juanji import nn
 from juanji.cli import inputs as module
 from juanji.cli import main
 from juanji.cli.inputs import Input, inputs
-from juanji.data import Preprocessing
+from juanji.data import Preprocessing, archives
 from juanji.errors import DataError, NonFiniteError
 from juanji.train import Config, Recipe, Run, save_run
 
@@ -154,7 +154,10 @@ def test_standard_input(run, tree, capsys, monkeypatch):
             in errors
         )
     given_input(monkeypatch, b"\0neither")
-    assert "standard input: the image cannot be read\n  received  nothing that begins" in call(capsys, run, "-")[2]
+    assert (
+        "standard input: the image cannot be read\n  received  bytes that begin as no image"
+        in call(capsys, run, "-")[2]
+    )
 
 
 def test_forms_of_the_output(run, tree, capsys):
@@ -294,6 +297,35 @@ def test_names_in_zips(tree):
     assert told("silent.zip")[0] == ["silent.zip/猫.png", "silent.zip/über.png"]
     (tree / "odd.zip").write_bytes(data.replace("猫".encode(), b"\xe7\x8c."))
     assert told("odd.zip")[0][0].endswith("..png")
+
+
+@pytest.mark.parametrize(
+    ("names", "encoding"),
+    [
+        (("Straße.png", "señor.png", "Ñandú.png"), "cp437"),
+        (("飞机.png", "汽车/鸟.png", "plain.png", "朱镕基.png"), "gbk"),  # 镕 is not in GB2312
+        (("é.png", "猫.png", "plain.png"), "utf-8"),
+    ],
+)
+def test_names_in_zips_that_do_not_say_their_encoding(tree, names, encoding):
+    """UTF-8 as Info-ZIP has them, GBK as Windows in Chinese has them, else DOS's code page."""
+    written = [name.encode(encoding) for name in names]
+    fillers = [f"{i}" * len(name) for i, name in enumerate(written)]
+    with zipfile.ZipFile("silent.zip", "w") as archive:
+        for filler in fillers:
+            archive.writestr(filler, LEFT)
+    data = (tree / "silent.zip").read_bytes()
+    for filler, name in zip(fillers, written, strict=True):
+        assert data.count(filler.encode()) == 2
+        data = data.replace(filler.encode(), name)
+    (tree / "silent.zip").write_bytes(data)
+    assert sorted(told("silent.zip")[0]) == sorted(f"silent.zip/{name}" for name in names)
+    assert {name for name, *_ in members(tree / "silent.zip")} == set(names)
+
+
+def members(path):
+    with path.open("rb") as file:
+        return [*archives.zip_members(path, file)]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)

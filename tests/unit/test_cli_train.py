@@ -372,7 +372,7 @@ def test_a_warning_is_told_without_its_place(capsys, tmp_path, photographs):
         code, _, errors = perceptron(capsys, tmp_path / "r", data=data)
     assert code == 0
     told = "copies of 56 images in several parts, which test nothing"
-    assert errors == f"juanji: {data}: {told} (juanji check {data})\n"
+    assert errors == f"juanji: warning: {data}: {told} (juanji check {data})\n"
 
 
 def test_a_handful_of_images_is_not_given_the_weight_of_a_class():
@@ -420,7 +420,7 @@ def test_the_bar_tells_rate_and_waiting(capsys, monkeypatch):
         display.on_step(Trainer, STEP)
         display.on_epoch(Trainer, ROW)
     output = capsys.readouterr().out
-    assert "64 images/s  loss 0.500  accuracy 75.0%  waiting 25%" in output
+    assert "loss 0.500  accuracy 75.0%  64 images/s  waiting 25%" in output
     assert "epoch 1/4  step 2/10" in output
     assert "epoch 3/4  train loss" in output
 

@@ -207,7 +207,7 @@ def test_unreadable_images_are_named(tmp_path):
     with pytest.raises(DataError, match=r"text\.png: the image cannot be read[\s\S]*a whole image file"):
         read_image(tmp_path / "text.png")
     (tmp_path / "empty.png").touch()
-    with pytest.raises(DataError, match=r"empty\.png: the image cannot be read"):
+    with pytest.raises(DataError, match=r"empty\.png: the image cannot be read\n  received  an empty file"):
         read_image(tmp_path / "empty.png")
 
 

@@ -92,7 +92,7 @@ def test_without_huggingface_hub(monkeypatch):
     with pytest.raises(WeightsError) as caught:
         weight_file("hf:a/b")
     assert "hf:a/b: huggingface_hub is needed to download weights" in str(caught.value)
-    assert "fix       pip install 'juanji[hub]', or download the file" in str(caught.value)
+    assert "fix       pip install huggingface_hub, or download the file" in str(caught.value)
 
 
 def test_weights_are_loaded_from_a_repository(hub, published):

@@ -130,6 +130,8 @@ def test_names_from_outside(drawn, tmp_path):
     chinese = pictures.labels(NAMES)[0]
     assert chinese == ("猫" if len(pictures.families()) > 1 else "class 0")
     assert {chinese, "$x_1$", "a_b^", "plain", "class 4", "a name that is longer t…"} <= set(found)
+    missing = {"class 0": NAMES[0]} if chinese == "class 0" else {}
+    assert pictures.renamed(NAMES) == {**missing, "class 4": NAMES[4]}
 
 
 def test_a_chinese_font_is_used_where_there_is_one(monkeypatch, tmp_path):
