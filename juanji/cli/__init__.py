@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -39,6 +41,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "cache": cache,
 }
 
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO)  # what writing to a disk may end with
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 for name, command in COMMANDS.items():
     app.command(name)(command)
@@ -73,11 +77,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = plainly
-            app(arguments)
+            try:
+                app(arguments)
+            finally:
+                if sys.stdout:
+                    sys.stdout.flush()
     except JuanjiError as error:
         if "--debug" in arguments:
             raise
         print(f"juanji: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is not None or error.errno not in FULL or "--debug" in arguments:
+            raise
+        # What is left to be printed goes nowhere, or Python would fail with it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"juanji: what was to be printed cannot be written: {error.strerror}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -41,10 +41,18 @@ def inputs(paths: Iterable[str], listed: bool) -> Inputs:
     for path in paths:
         if path != "-":
             yield from opened(Path(path))
+        elif sys.stdin is None:
+            yield DataError("standard input: it is closed", fix="name image files, folders or archives")
         elif listed:
-            yield from inputs(filter(None, (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)), False)
+            yield from inputs(listing(sys.stdin.buffer), False)
         else:
             yield piped(member("standard input", sys.stdin.buffer, 0))
+
+
+def listing(file: IO[bytes]) -> Iterator[str]:
+    """Paths, one a line, or with a NUL after each, as find -print0 has them."""
+    for line in file:
+        yield from filter(None, (os.fsdecode(path).rstrip("\r\n") for path in line.split(b"\0")))
 
 
 def piped(found: Input | DataError) -> Input | DataError:

@@ -43,7 +43,9 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes to name, the likeliest first.")] = 3,
     invert: Annotated[bool, typer.Option("--invert", help="Swap dark and light first.")] = False,
     tta: Tta = None,
-    listed: Annotated[bool, typer.Option("--list", help="Take - for a list of paths, one a line.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", help="Take - for a list of paths, one a line, or as find -print0 has them.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one array.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one row an image.")] = False,
 ) -> None:

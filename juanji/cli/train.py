@@ -14,7 +14,7 @@ from juanji.cli.status import first_call
 from juanji.data import Augment
 from juanji.errors import ArgumentError, NonFiniteError
 from juanji.interop import Loaded
-from juanji.train import OPTIMIZERS, SCHEDULES, TTA, Choices, Display, Facts, Session, TensorBoard
+from juanji.train import OPTIMIZERS, SCHEDULES, TTA, Choices, Display, Facts, Session, TensorBoard, freezing
 from juanji.train.choices import placed
 from juanji.train.folder import begun, read_config
 from juanji.train.recipe import CLASS_WEIGHTS
@@ -176,7 +176,8 @@ def train(
         choices = chosen(data, config, given, auto)
         with progress_bar() as shown:
             session = Session.start(choices, out, shown)
-        tell(session, quiet, *map(str, choices.defaults), *session.measured)
+        known = (str(default) for default in choices.defaults if default.name not in auto)
+        tell(session, quiet, *known, *session.measured)
     run(session, every, quiet, tensorboard)
     print(*limited(session), conclusion(session), sep="\n")
 
@@ -269,7 +270,7 @@ def tell(session: Session, quiet: bool, *lines: str) -> None:
     print()
     for line in lines:
         print(line)
-    print(f"precision: {config.recipe.precision}")
+    print(*frozen(session), f"precision: {config.recipe.precision}", sep="\n")
     looked = f", {len(dataset.val)} to validate" if dataset.val is not None else ""
     print(f"\n{len(dataset.train)} images to train on{looked}, {len(dataset.test)} to test on\n")
 
@@ -287,6 +288,16 @@ def run(session: Session, every: Mapping[str, Any], quiet: bool, tensorboard: bo
     except NonFiniteError:
         print(f"stopped: {kept(session)} in {session.path}")
         raise
+
+
+def frozen(session: Session) -> Iterator[str]:
+    """A line that says how much is not trained, if any."""
+    trainer, recipe = session.trainer, session.config.recipe
+    modules = freezing.frozen_in(trainer.frozen, recipe.unfreeze_at, trainer.progress.epoch)
+    parameters = session.model.parameters()
+    if held := freezing.held(session.model, modules):
+        count, all_of_them = (sum(parameters[path].size for path in paths) for paths in (held, parameters))
+        yield f"frozen{' at first' * bool(recipe.unfreeze_at)}: {count:,} of {all_of_them:,} parameters"
 
 
 def besides(loaded: Loaded, channels: int) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from juanji.data.inspection import BLACK, MOVING, PLAIN, TURNED, Inspection, ins
 from juanji.data.labelled import TEST, TRAIN, Labelled, several
 from juanji.data.origin import find
 from juanji.data.overview import counts, pair
-from juanji.data.split import groups, held_out
+from juanji.data.split import alike, folded, groups, held_out
 from juanji.graph import Array
 
 FEW = 10  # images of a class to train on; fewer are not given the weight of a class: it would be guessed everywhere
@@ -161,24 +159,11 @@ def copies(seen: Inspection) -> Iterator[Finding]:
             yield Finding(name, level, f"{what}: {several(len(found[kind]), 'image')}", tuple(found[kind]), fix)
 
 
-def folded(name: str) -> int:
-    """A digest of a name without regard to case, and to how accents are written."""
-    plain = unicodedata.normalize("NFC", name.casefold()).encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(plain, digest_size=8).digest(), "little")
-
-
 def cases(seen: Inspection) -> Iterator[Finding]:
     data = seen.data
-    labels = [*groups(np.array([folded(name) for name in data.classes], np.uint64))]
-    if labels:
-        alike = tuple(" = ".join(data.classes[i] for i in places) for places in labels)
-        yield Finding(
-            "classes alike",
-            "wrong",
-            "classes whose names differ by upper and lower case only",
-            alike,
-            "give them one name",
-        )
+    if found := alike(data.classes):
+        what = "classes whose names differ by upper and lower case only"
+        yield Finding("classes alike", "wrong", what, found, "give them one name")
     keys = np.fromiter((folded(data.samples.name(i)) for i in range(len(data.samples))), np.uint64, len(data.samples))
     files = tuple(" = ".join(named(seen, places)) for places in groups(keys))
     if files:

@@ -24,7 +24,7 @@ from juanji.data.labelled import PARTS, TEST, TRAIN, VAL, ImageArray, Labelled, 
 from juanji.data.origin import find, in_memory
 from juanji.data.overview import common_size, own_channels
 from juanji.data.packed import Failures, pixels
-from juanji.data.split import SHARE, digests, groups, split
+from juanji.data.split import SHARE, alike, digests, groups, split
 from juanji.errors import ArgumentError, DataError
 from juanji.graph import Array
 
@@ -77,6 +77,7 @@ def load(
     content = functools.cache(lambda: digests(found.samples, cache, progress))
     found = with_parts(found, seed, content, validation)
     check_classes(found.name, found.classes, found.y[found.part == TRAIN])
+    warn_of_names(found)
     warn_of_copies(found, content())
     form = Form(
         common_size(found.samples) if size is None else (size, size), channels or own_channels(found.samples), resize
@@ -86,8 +87,7 @@ def load(
         wanted = replace(form, size=roomy(form.size, room)) if part == TRAIN else form
         chosen = np.flatnonzero(found.part == part)
         parts[part] = images_of(found, chosen, wanted, cache, failures, progress)
-    if unreadable == "refuse":
-        failures.refuse(found.name)
+    failures.settle(found.name, unreadable)
     check_classes(found.name, found.classes, parts[TRAIN].y)
     val = parts[VAL] if len(parts[VAL]) else None
     return Dataset(found.name, parts[TRAIN], parts[TEST], found.classes, val, resize)
@@ -132,8 +132,7 @@ def load_part(
     check_part(found, part, chosen)
     failures = Failures()
     images = images_of(found, chosen, form, True, failures, progress)
-    if unreadable == "refuse":
-        failures.refuse(found.name)
+    failures.settle(found.name, unreadable)
     return Part(found.name, part, images, found.classes)
 
 
@@ -209,6 +208,13 @@ def warn_of_unused(found: Labelled) -> None:
     if any(unused):
         text = "; ".join(filter(None, unused))
         warnings.warn(f"{found.name}: not used: {text} (juanji check {found.name})", stacklevel=3)
+
+
+def warn_of_names(found: Labelled) -> None:
+    """Warn of classes that a user may think are one."""
+    if names := alike(found.classes):
+        text = f"classes whose names differ by upper and lower case only: {', '.join(names[:10])}"
+        warnings.warn(f"{found.name}: {text} (juanji check {found.name})", stacklevel=3)
 
 
 def warn_of_copies(found: Labelled, content: Array) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from juanji.data.dataset import Pixels
 from juanji.data.download import Progress, silent
 from juanji.data.form import Form
-from juanji.data.labelled import Samples
+from juanji.data.labelled import Samples, several
 from juanji.data.parallel import CHUNK, chunks
 from juanji.errors import DataError
 from juanji.graph import Array
@@ -49,6 +49,14 @@ class Failures:
     """The images that could not be read: their places, and why."""
 
     reasons: dict[int, str] = field(default_factory=dict)
+
+    def settle(self, name: str, unreadable: str) -> None:
+        """Refuse them, or warn of how many are left out."""
+        if unreadable == "refuse":
+            self.refuse(name)
+        elif self.reasons:
+            text = f"{several(len(self.reasons), 'image')} that cannot be read, left out (juanji check {name})"
+            warnings.warn(f"{name}: {text}", stacklevel=3)
 
     def refuse(self, name: str) -> None:
         """Raise DataError where there are any, naming the first ten."""

@@ -53,6 +53,7 @@ def one_cycle(lr: float, total: int, rise: float = 0.3, start: float = 1 / 25, f
             "one_cycle: no room to rise and fall",
             received=f"rise={rise}, total={total}",
             rule="0 < rise·total − 1 < total − 1",
+            fix="more epochs, smaller batches, a longer rise (--warmup), or another schedule, such as cosine",
         )
 
     def schedule(step: int) -> float:

@@ -100,7 +100,7 @@ def size(facts: Facts, known: Mapping[str, Any]) -> Reason | None:
     own = entry(known["model"])["input_size"] if "model" in known else None
     if own is not None and own <= SMALL:
         return own, "the network's own"
-    side, median = facts.side, f"the images have {facts.size[0]}×{facts.size[1]} pixels in the median"
+    side, median = facts.side, f"the images have {facts.size[1]}×{facts.size[0]} pixels in the median"
     if side <= SMALL:
         return (28 if facts.grey and side <= 28 else SMALL), median
     return (64, median) if side < LARGE else (LARGE, f"{median}; more of them cost more than they tell")

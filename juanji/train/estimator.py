@@ -314,7 +314,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             write_arrays(self._stepper.optimizer, state["_stepper"])
 
 
-def as_augment(changes: Augment | Jitter | None) -> Augment:
+def as_augment(changes: Augment | Jitter | str | None) -> Augment:
+    if isinstance(changes, str):
+        return Augment.of(changes)
     return Augment(jitter=changes) if isinstance(changes, Jitter) else changes or Augment()
 
 

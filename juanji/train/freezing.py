@@ -77,8 +77,13 @@ def frozen_in(frozen: Sequence[Stage], unfreeze_at: Sequence[int], epoch: int) -
 
 def freeze(model: Module, paths: Sequence[str]) -> list[str]:
     """Have these modules use their running statistics, as in `eval()`. Returns the paths of their parameters."""
-    modules = model.modules()
     for path in paths:
-        modules[path].eval()
-    held = {cell for path in paths for cell in modules[path].cells("parameter").values()}
-    return [path for path, cell in model.cells("parameter").items() if cell in held]
+        model.modules()[path].eval()
+    return held(model, paths)
+
+
+def held(model: Module, paths: Sequence[str]) -> list[str]:
+    """The paths of the parameters of these modules."""
+    modules = model.modules()
+    cells = {cell for path in paths for cell in modules[path].cells("parameter").values()}
+    return [path for path, cell in model.cells("parameter").items() if cell in cells]

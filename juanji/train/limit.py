@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from statistics import median
+from statistics import median, median_low
 from typing import TYPE_CHECKING
 
 from juanji.train.stepper import restore, snapshot
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from juanji.train.trainer import Trainer
 
 MEASURED = 8  # steps
+WINDOWS = 3  # epochs, or as many from one look to the next, by which the rest is judged
 SPARE = 0.05  # of the time, for what takes longer than it did when it was measured
 
 
@@ -32,14 +33,22 @@ def steps(trainer: Trainer) -> int:
 
 
 def revised(trainer: Trainer) -> int:
-    """The steps of the training, judged by those from one look to the next: fewer where the time will not do."""
+    """The steps of the training, judged by those that were taken last: fewer where the time will not do."""
     progress = trainer.progress
     if not trainer.recipe.time_limit:
         return progress.total
-    before = progress.history[1 - trainer.recipe.eval_every :] if trainer.recipe.eval_every > 1 else ()
-    taken = progress.epoch_seconds + sum(row.seconds for row in before)
-    each = taken / max(progress.batch + trainer.count * len(before), 1)
-    return min(progress.total, progress.done + max(0, int(left(trainer) / each)))
+    return min(progress.total, progress.done + max(0, int(left(trainer) / pace(trainer))))
+
+
+def pace(trainer: Trainer) -> float:
+    """Seconds of a step with its share of looks: the median of the last epochs, or stretches from one look to the next.
+    What holds up a single one, such as the first learning curve, is not expected of the others."""
+    progress, every = trainer.progress, trainer.recipe.eval_every
+    rows = [(row.seconds, trainer.count) for row in progress.history[-WINDOWS * every :]]
+    rows.append((progress.epoch_seconds, progress.batch))
+    ends = [*range(len(rows), every - 1, -every)][:WINDOWS] or [len(rows)]
+    windows = (zip(*rows[max(0, end - every) : end], strict=True) for end in ends)
+    return median_low(sum(seconds) / max(sum(steps), 1) for seconds, steps in windows)
 
 
 def left(trainer: Trainer) -> float:

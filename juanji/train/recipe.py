@@ -60,7 +60,7 @@ class Recipe:
     ema              decay of a running mean of the weights, which is what is tested and saved; 0 for none
     label_smoothing  part of the target that is shared among all classes
     class_weights    "balanced": every class counts the same in the loss, however many images it has; "none"
-    augment          random changes of the training images
+    augment          random changes of the training images, an `Augment` or what `Augment.of` reads
     freeze           what is not trained: a number of stages from the input on, paths with commas between, or "all" but
                      the head; see `freezing.stages`
     unfreeze_at      epochs before which frozen stages begin to be trained, one at each from the last on, and at the
@@ -124,7 +124,9 @@ class Recipe:
         self.settle()
 
     def settle(self) -> None:
-        """Take over what JSON has as lists, and check it."""
+        """Take over what JSON has as lists, and an augmentation by its name, and check it."""
+        if isinstance(self.augment, str):
+            object.__setattr__(self, "augment", Augment.of(self.augment))
         object.__setattr__(self, "unfreeze_at", tuple(self.unfreeze_at))
         object.__setattr__(self, "lr_multipliers", tuple((str(p), float(factor)) for p, factor in self.lr_multipliers))
         for epoch in self.unfreeze_at:

@@ -3,6 +3,7 @@ update; stop when the change falls under ε."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -37,6 +38,7 @@ from juanji.train.validation import with_validation
 from juanji.train.views import averaged
 
 NOTHING = (None, None)
+LOOKED, BATCH = 1000, 256  # images that tell whether all are still the same; at a time
 RECALIBRATED = 2048  # images for the statistics of averaged weights, and at most an eighth of all
 
 
@@ -278,6 +280,7 @@ class Trainer:
         state = {
             "recipe": self.recipe.to_dict(),
             "data": fingerprint(self.dataset),
+            "pixels": self.pixels,
             "progress": self.progress.to_dict(),
         }
         last = {} if self.rule is None or self.rule.last is None else dict(self.rule.last)
@@ -309,6 +312,17 @@ class Trainer:
             for path, cell in owner.cells().items()
         }
 
+    @functools.cached_property
+    def pixels(self) -> str:
+        """A digest of the images of all parts, or of a thousand of each where they are not in memory."""
+        found = hashlib.blake2b(digest_size=16)
+        for part in filter(None, (self.dataset.train, self.dataset.val, self.dataset.test)):
+            count = len(part) if isinstance(part.x, np.ndarray) else min(len(part), LOOKED)
+            looked = np.linspace(0, len(part) - 1, count, dtype=int)
+            for start in range(0, len(looked), BATCH):
+                found.update(np.ascontiguousarray(part.x[looked[start : start + BATCH]]).tobytes())
+        return found.hexdigest()
+
     def readable(self, path: str | Path, state: dict[str, Any]) -> Progress:
         recipe = {**Recipe().to_dict(), **state["recipe"]}  # of an older version, which had fewer choices
         if recipe != json.loads(json.dumps(self.recipe.to_dict())):
@@ -319,11 +333,12 @@ class Trainer:
                 rule="a run is resumed with the choices that it began with",
                 fix="resume it with those, or begin another one with its weights",
             )
-        if state["data"] != fingerprint(self.dataset):
+        # Older checkpoints say nothing of pixels.
+        if state["data"] != fingerprint(self.dataset) or state.get("pixels", self.pixels) != self.pixels:
             raise DataError(
                 f"{path}: the images have changed since the run began",
                 received=f"{len(self.dataset.train)} images to train on, {self.dataset.shape}",
-                rule="the same images in the same order",
+                rule="the same images in the same order, to the pixel",
                 fix="restore them, or begin another run",
             )
         return Progress.from_dict(state["progress"])

@@ -252,6 +252,7 @@ def test_damage_of_every_kind_is_found_by_name(data):
         (data / f"cat/{i}.jpg").write_bytes(bad)
     report = check(data)
     unreadable = next((len(f.names) for f in report.findings if f.kind == "unreadable"), 0)
-    loaded = load(data, 8, unreadable="skip")
+    with pytest.warns(UserWarning, match="that cannot be read, left out"):
+        loaded = load(data, 8, unreadable="skip")
     assert unreadable
     assert len(loaded.train) + len(loaded.test) == report.images - unreadable

@@ -415,3 +415,15 @@ def test_what_takes_seconds_says_so_on_a_terminal(run, digit, capsys, monkeypatc
     assert "running lenet5 …" in call(capsys, "evaluate", run[0])[2]
     _, output, _ = call(capsys, "train", "digits", "--model", "perceptron", "--epochs", "1", "--out", tmp_path / "r")
     assert "running perceptron" in output
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_that_is_printed_to(unbuffered):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "juanji", "models"],
+            stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    told = "juanji: what was to be printed cannot be written: No space left on device\n"
+    assert (result.returncode, result.stderr) == (2, told)

@@ -1,5 +1,7 @@
 """juanji augment: a sheet of what the network sees."""
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,7 +47,7 @@ def test_what_is_not_given_is_chosen_as_training_chooses(capsys, tmp_path):
     code, output, errors = call(capsys, "augment", data, "-o", path, "--images", 3, "--epochs", 1)
     assert (code, errors) == (0, "")
     first, last = output.splitlines()
-    assert first == "size 64: the images have 60×90 pixels in the median"
+    assert first == "size 64: the images have 90×60 pixels in the median"
     assert last.endswith(f"3 images of {data}, as they are and in epochs 1 to 1; {PRESETS['standard']}")
     choices = Choices.of(data, Facts.of(data), {})
     assert (choices.side, choices.recipe.augment) == (64, PRESETS["standard"])
@@ -96,7 +98,10 @@ def test_images_that_cannot_be_read(capsys, tmp_path):
     arguments = ["augment", tmp_path / "data", "-o", tmp_path / "x.png", "--size", "8"]
     code, _, errors = call(capsys, *arguments)
     assert (code, "0.png" in errors, "--skip-unreadable" in errors) == (2, True, True)
-    code, output, errors = call(capsys, *arguments, "--skip-unreadable", "--resize", "stretch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, output, errors = call(capsys, *arguments, "--skip-unreadable", "--resize", "stretch")
+    assert "1 image that cannot be read, left out" in errors
     assert (code, "8 images of " in output) == (0, True), errors
 
 

@@ -1,6 +1,7 @@
 """juanji compare: figures, what was chosen differently, and which differences are significant."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -159,7 +160,10 @@ def test_images_that_cannot_be_read(make, capsys, tmp_path):
     make("b", noise=0.5)
     code, _, errors = call(capsys, "a", "b", "--data", "new")
     assert (code, "--skip-unreadable" in errors) == (2, True)
-    code, output, errors = call(capsys, "a", "b", "--data", "new", "--skip-unreadable", "--json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, output, errors = call(capsys, "a", "b", "--data", "new", "--skip-unreadable", "--json")
+    assert "1 image that cannot be read, left out" in errors
     assert code == 0, errors
     found = json.loads(output)
     assert [run["images"] for run in found["runs"]] == [5, 5]

@@ -141,6 +141,8 @@ def test_standard_input(run, tree, capsys, monkeypatch):
     assert list(first(output)) == [
         "tree/a.png", "tree/b/1.png", "tree.zip/b/1.png", "tree.zip/b/c/2.PNG", "tree.zip/a.png",
     ]  # fmt: skip
+    given_input(monkeypatch, b"tree/b/1.png\0tree/a.png\0")
+    assert list(first(call(capsys, run, "-", "--list", "--json")[1])) == ["tree/b/1.png", "tree/a.png"]
     for content, what in (
         (b"", "nothing"),
         (b"\n", "nothing"),
@@ -158,6 +160,13 @@ def test_standard_input(run, tree, capsys, monkeypatch):
         "standard input: the image cannot be read\n  received  bytes that begin as no image"
         in call(capsys, run, "-")[2]
     )
+
+
+def test_standard_input_that_is_closed(run, tree, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    for more in [], ["--list"]:
+        code, _, errors = call(capsys, run, "-", *more)
+        assert (code, "standard input: it is closed" in errors) == (2, True)
 
 
 def test_forms_of_the_output(run, tree, capsys):

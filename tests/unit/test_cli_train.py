@@ -208,9 +208,13 @@ def test_images_that_cannot_be_read(photographs, capsys, tmp_path):
     code, _, errors = call(capsys, "train", data, *options)
     assert (code, "0.png" in errors, "--skip-unreadable" in errors) == (2, True, True)
     assert not (tmp_path / "r").exists()
-    code, _, _ = call(capsys, "train", data, *options, "--skip-unreadable")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, _, errors = call(capsys, "train", data, *options, "--skip-unreadable")
+    assert "1 image that cannot be read, left out" in errors
     assert code == 0
-    assert load_run(tmp_path / "r").config.load_data().train.y.sum() > 0
+    with pytest.warns(UserWarning, match="left out"):
+        assert load_run(tmp_path / "r").config.load_data().train.y.sum() > 0
 
 
 # Configurations
@@ -251,6 +255,7 @@ def test_what_is_measured_is_told_and_kept(capsys, tmp_path):
     code, output, _ = perceptron(capsys, tmp_path / "r", "--lr", "auto", "--batch", "auto", "--time-limit", "1h")
     assert code == 0
     assert "batch 64: 1201 images make 19 steps an epoch" in output
+    assert [line.split(" ")[0] for line in output.splitlines()].count("batch") == 1
     assert "where the loss falls fast and safely; see lr-range.csv" in output
     rows = list(csv.DictReader(io.StringIO((tmp_path / "r" / "lr-range.csv").read_text())))
     assert list(rows[0]) == ["lr", "loss"]

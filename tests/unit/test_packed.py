@@ -287,6 +287,15 @@ def test_what_is_standardised_are_floats():
             shown(x)
 
 
+def test_classes_of_the_same_name_are_warned_of(tmp_path):
+    rows = [f"{i}.png,{label}" for i, label in enumerate(("cat", "Cat", "dog") * 4)]
+    for i in range(12):
+        write(tmp_path / f"{i}.png", noise(seed=i))
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    with pytest.warns(UserWarning, match="differ by upper and lower case only: Cat = cat .juanji check"):
+        assert load(tmp_path / "t.csv", 4).classes == ("Cat", "cat", "dog")
+
+
 def test_copies_in_several_classes_or_parts_are_warned_of(tmp_path):
     image = noise()
     for name in ("train/a/1.png", "train/b/2.png", "test/b/3.png", "test/b/4.png"):
@@ -337,12 +346,16 @@ def test_images_that_cannot_be_read_are_refused_by_name(damaged, keep):
 @pytest.mark.parametrize("keep", [True, False])
 def test_or_they_are_passed_over(damaged, keep):
     for _ in range(2):
-        data = load(damaged, 8, unreadable="skip", cache=keep)
+        with pytest.warns(UserWarning, match=r"12 images that cannot be read, left out .juanji check"):
+            data = load(damaged, 8, unreadable="skip", cache=keep)
         assert len(data.train) + len(data.test) == 30
         assert data.train.x.shape[0] == len(data.train.y)
     (damaged / "d").mkdir()
     (damaged / "d/1.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"classes without an image to train on[\s\S]*d"):
+    with (
+        pytest.raises(DataError, match=r"classes without an image to train on[\s\S]*d"),
+        pytest.warns(UserWarning, match="13 images that cannot be read"),
+    ):
         load(damaged, 8, unreadable="skip", cache=keep)
 
 
@@ -435,6 +448,7 @@ def test_large_sets_are_mapped(photos, monkeypatch):
     assert type(large.train.x[[1]]) is np.ndarray
 
 
+@pytest.mark.filterwarnings("ignore:.*left out")
 @pytest.mark.parametrize("why", ["cache=False", "disk full", "disk full after all", "no folder"])
 def test_without_a_file_images_are_in_memory_or_decoded_when_asked_for(damaged, monkeypatch, tmp_path, cache, why):
     first = load(damaged, 8, unreadable="skip")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -175,6 +176,15 @@ def test_a_checkpoint_of_other_images_is_refused(checkpoint):
     with pytest.raises(DataError, match="the images have changed since the run began"):
         other.load(checkpoint)
     assert state(other) == before
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_checkpoint_of_images_with_another_pixel_is_refused(checkpoint, part):
+    x = getattr(DATA, part).x.copy()
+    x[-1, 3, 3] = 0.125
+    other = Trainer(network(), replace(DATA, **{part: Images(x, getattr(DATA, part).y)}), RECIPE)
+    with pytest.raises(DataError, match=r"the images have changed since the run began[\s\S]*to the pixel"):
+        other.load(checkpoint)
 
 
 def test_a_checkpoint_of_another_version_is_refused(checkpoint, monkeypatch):

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from juanji import nn, ops
 from juanji.cell import Cell
-from juanji.data import Augment, Dataset, Images, Preprocessing
+from juanji.data import PRESETS, Augment, Dataset, Images, Preprocessing
 from juanji.engine.compiled import Compiled
 from juanji.errors import ArgumentError, DataError, NonFiniteError, ShapeError, UnknownNameError, WeightsError
 from juanji.models.network import Network
@@ -92,6 +93,14 @@ def engine(monkeypatch):
 
 both = pytest.mark.usefixtures("backend")
 DATA = Dataset("bars", bars(), bars(13), ("upright", "lying"))
+
+
+def test_an_augmentation_may_be_given_by_its_name():
+    assert Recipe(augment="light,hue=0.1").augment == replace(PRESETS["light"], hue=0.1)
+    with pytest.raises(UnknownNameError, match="no augmentation named 'ligth'"):
+        Recipe(augment="ligth")
+
+
 RECIPE = Recipe(epochs=16, batch=4, augment=Augment(), label_smoothing=0.0, lr=0.03)
 
 

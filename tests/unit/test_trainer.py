@@ -447,13 +447,24 @@ def test_a_time_limit_is_kept(monkeypatch):
 
 
 def test_a_time_that_does_not_do_is_noticed():
-    progress = types.SimpleNamespace(total=100, done=10, batch=10, epoch_seconds=20.0, seconds=20.0)
+    progress = types.SimpleNamespace(total=100, done=10, batch=10, epoch_seconds=20.0, seconds=20.0, history=())
     trainer = types.SimpleNamespace(recipe=Recipe(time_limit=60.0), progress=progress, count=10)
     assert limit.revised(trainer) == 30
     progress.seconds = 100.0
     assert limit.revised(trainer) == 10
     progress.seconds, progress.epoch_seconds = 1.0, 0.1
     assert limit.revised(trainer) == 100
+
+
+@pytest.mark.parametrize(("seconds", "total"), [((1, 1, 9), 430), ((1, 9), 420), ((9, 1, 9), 74), ((9, 1, 1), 430)])
+def test_a_single_epoch_that_was_held_up_does_not_count(seconds, total):
+    """Such as by the first learning curve. Epochs have 10 steps, and 40 s are left."""
+    *rows, last = (types.SimpleNamespace(seconds=float(each)) for each in seconds)
+    progress = types.SimpleNamespace(
+        total=500, done=10 * len(seconds), batch=10, epoch_seconds=last.seconds, seconds=20.0, history=tuple(rows)
+    )
+    trainer = types.SimpleNamespace(recipe=Recipe(time_limit=60.0), progress=progress, count=10)
+    assert limit.revised(trainer) == total
 
 
 def test_a_look_now_and_then_is_shared_by_the_epochs_between():
