@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = plainly
+            warnings.showwarning = plainly()
             try:
                 app(arguments)
             finally:
@@ -96,8 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
-def plainly(
-    message: Warning | str, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
-) -> None:
-    """Tell of a warning without the place in the program where it came up: a `warnings.showwarning`."""
-    print(f"juanji: warning: {message}", file=sys.stderr)
+def plainly() -> Callable[..., None]:
+    """A `warnings.showwarning` that tells each warning once, without the place in the program where it came up."""
+    told = set[str]()
+
+    def tell(message: Warning | str, *place: Any, **more: Any) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            print(f"juanji: warning: {message}", file=sys.stderr)
+
+    return tell

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from juanji.errors import ArgumentError
 from juanji.table import aligned
 from juanji.train import Evaluation, Run, evaluate_images, load_run
 from juanji.train.evaluation import slices
-from juanji.train.folder import METRICS, WEIGHTS, damaged, read_json
+from juanji.train.folder import CONFIG, METRICS, WEIGHTS, damaged, read_json
 from juanji.train.metrics import mcnemar
 
 SIGNIFICANT = 0.05
@@ -84,7 +85,7 @@ def compare(
             rule="two runs or more",
             fix=f"juanji compare {runs[0]} ANOTHER, or juanji evaluate {runs[0]}",
         )
-    loaded = [load_run(path) for path in runs]
+    loaded = [load_run(path) for path in held(runs)]
     judged = [judge(run, loaded[0], lambda run: judged_on(run, data, part, skip_unreadable).images) for run in loaded]
     pairs = [pair(judged[0], other) for other in judged[1:]]
     chosen = differences([one.run for one in judged])
@@ -93,6 +94,17 @@ def compare(
         print(json.dumps({"runs": figures, "differences": chosen, "tests": pairs}, ensure_ascii=False))
     else:
         print("\n\n".join(report(judged, chosen, pairs)))
+
+
+def held(paths: Sequence[Path]) -> list[Path]:
+    """The paths without the folders that hold no run, which a warning names, where two or more are left: as `runs/*`
+    has those of trainings that could not begin."""
+    empty = [path for path in paths if path.is_dir() and not (path / CONFIG).exists()]
+    left = [path for path in paths if path not in empty]
+    if not empty or len(left) < 2:
+        return list(paths)
+    warnings.warn(f"no run in {', '.join(map(str, empty))}: left out", stacklevel=2)
+    return left
 
 
 def judge(run: Run, first: Run, images_of: Callable[[Run], Images]) -> Judged:

@@ -292,15 +292,23 @@ def read_config(path: Path) -> Config:
     try:
         return Config.from_dict(read_json(path))
     except (FileNotFoundError, NotADirectoryError):
-        raise DataError(
-            f"{path.parent}: this is not a run folder",
-            received=f"no {path.name} in it" if path.parent.is_dir() else "no such folder",
-            fix=f"name a folder that `juanji train` made: {runs_here()}",
-        ) from None
+        raise no_run(path) from None
     except DataError:
         raise
     except (OSError, JuanjiError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+def no_run(path: Path) -> DataError:
+    """The error for a configuration that is not there."""
+    fix = f"name a folder that `juanji train` made: {runs_here()}"
+    if (path.parent / CHECKPOINT).exists():  # of a training that could not begin, or was ended at once
+        fix = f"begin it again: juanji train DATA --out {path.parent} --resume"
+    return DataError(
+        f"{path.parent}: this is not a run folder",
+        received=f"no {path.name} in it" if path.parent.is_dir() else "no such folder",
+        fix=fix,
+    )
 
 
 def runs_here() -> str:

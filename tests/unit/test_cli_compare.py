@@ -176,3 +176,17 @@ def test_one_run_is_not_enough(make, capsys):
     assert "compare: there is nothing to compare with\n  received  alone\n  rule      two runs or more" in errors
     code, _, errors = call(capsys, "alone", "gone")
     assert (code, "gone: this is not a run folder" in errors) == (2, True)
+
+
+def test_folders_without_a_run_are_left_out(make, capsys, tmp_path):
+    """As `runs/*` has those of trainings that could not begin."""
+    make("a")
+    make("b")
+    (tmp_path / "empty").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        code, output, errors = call(capsys, "a", "empty", "b", "--json")
+    assert (code, errors) == (0, "juanji: warning: no run in empty: left out\n")
+    assert [run["run"] for run in json.loads(output)["runs"]] == ["a", "b"]
+    code, _, errors = call(capsys, "a", "empty")
+    assert (code, "empty: this is not a run folder\n  received  no config.json in it" in errors) == (2, True)

@@ -565,7 +565,13 @@ def test_an_interrupt_between_files_leaves_files_that_belong_together(session, m
 def test_damaged_run_folders(session, tmp_path):
     run = session()
     run.train()
-    with pytest.raises(DataError, match=r"nowhere: this is not a run folder[\s\S]*juanji train"):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half/checkpoint.safetensors").touch()
+    with pytest.raises(DataError, match=r"half: this is not a run folder\n  received  no config.json .*\n.*--resume"):
+        load_run(tmp_path / "half")
+    with pytest.raises(
+        DataError, match=r"nowhere: this is not a run folder\n  received  no such folder\n.*juanji train"
+    ):
         load_run(tmp_path / "nowhere")
     config = run.path / "config.json"
     good = json.loads(config.read_text())
