@@ -92,7 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         # What is left to be printed goes nowhere, or Python would fail with it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"juanji: what was to be printed cannot be written: {error.strerror}", file=sys.stderr)
+        told = JuanjiError(
+            "what was to be printed cannot be written",
+            received=str(error.strerror),
+            rule="room where the output is sent to",
+            fix="make room, or send it elsewhere: > FILE",
+        )
+        print(f"juanji: {told}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -85,7 +85,7 @@ def compare(
             rule="two runs or more",
             fix=f"juanji compare {runs[0]} ANOTHER, or juanji evaluate {runs[0]}",
         )
-    loaded = [load_run(path) for path in held(runs)]
+    loaded = [load_run(path) for path in with_runs(runs)]
     judged = [judge(run, loaded[0], lambda run: judged_on(run, data, part, skip_unreadable).images) for run in loaded]
     pairs = [pair(judged[0], other) for other in judged[1:]]
     chosen = differences([one.run for one in judged])
@@ -96,7 +96,7 @@ def compare(
         print("\n\n".join(report(judged, chosen, pairs)))
 
 
-def held(paths: Sequence[Path]) -> list[Path]:
+def with_runs(paths: Sequence[Path]) -> list[Path]:
     """The paths without the folders that hold no run, which a warning names, where two or more are left: as `runs/*`
     has those of trainings that could not begin."""
     empty = [path for path in paths if path.is_dir() and not (path / CONFIG).exists()]

@@ -42,7 +42,12 @@ def inputs(paths: Iterable[str], listed: bool) -> Inputs:
         if path != "-":
             yield from opened(Path(path))
         elif sys.stdin is None:
-            yield DataError("standard input: it is closed", fix="name image files, folders or archives")
+            yield DataError(
+                "standard input: it is closed",
+                received="no open file",
+                rule="one image file, or with --list paths",
+                fix="name image files, folders or archives",
+            )
         elif listed:
             yield from inputs(listing(sys.stdin.buffer), False)
         else:

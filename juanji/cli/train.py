@@ -293,9 +293,8 @@ def run(session: Session, every: Mapping[str, Any], quiet: bool, tensorboard: bo
 def frozen(session: Session) -> Iterator[str]:
     """A line that says how much is not trained, if any."""
     trainer, recipe = session.trainer, session.config.recipe
-    modules = freezing.frozen_in(trainer.frozen, recipe.unfreeze_at, trainer.progress.epoch)
     parameters = session.model.parameters()
-    if held := freezing.held(session.model, modules):
+    if held := freezing.held(session.model, trainer.frozen_now):
         count, all_of_them = (sum(parameters[path].size for path in paths) for paths in (held, parameters))
         yield f"frozen{' at first' * bool(recipe.unfreeze_at)}: {count:,} of {all_of_them:,} parameters"
 

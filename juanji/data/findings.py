@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from juanji.data import case
 from juanji.data.download import Progress, silent
 from juanji.data.images import has_other_format
 from juanji.data.inspection import BLACK, MOVING, PLAIN, TURNED, Inspection, inspect
 from juanji.data.labelled import TEST, TRAIN, Labelled, several
 from juanji.data.origin import find
 from juanji.data.overview import counts, pair
-from juanji.data.split import alike, folded, groups, held_out
+from juanji.data.split import groups, held_out
 from juanji.graph import Array
 
 FEW = 10  # images of a class to train on; fewer are not given the weight of a class: it would be guessed everywhere
@@ -161,10 +162,10 @@ def copies(seen: Inspection) -> Iterator[Finding]:
 
 def cases(seen: Inspection) -> Iterator[Finding]:
     data = seen.data
-    if found := alike(data.classes):
-        what = "classes whose names differ by upper and lower case only"
-        yield Finding("classes alike", "wrong", what, found, "give them one name")
-    keys = np.fromiter((folded(data.samples.name(i)) for i in range(len(data.samples))), np.uint64, len(data.samples))
+    if found := case.alike(data.classes):
+        yield Finding("classes alike", "wrong", case.CLASSES, found, "give them one name")
+    count = len(data.samples)
+    keys = np.fromiter((case.folded(data.samples.name(i)) for i in range(count)), np.uint64, count)
     files = tuple(" = ".join(named(seen, places)) for places in groups(keys))
     if files:
         what = "names that differ by upper and lower case only, which are one on other systems"

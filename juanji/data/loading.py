@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from juanji.checks import counts, fraction, one_of
+from juanji.data import case
 from juanji.data.builtin import BUILT_IN
 from juanji.data.dataset import Dataset, Images, Naming
 from juanji.data.download import Progress, silent
@@ -24,7 +25,7 @@ from juanji.data.labelled import PARTS, TEST, TRAIN, VAL, ImageArray, Labelled, 
 from juanji.data.origin import find, in_memory
 from juanji.data.overview import common_size, own_channels
 from juanji.data.packed import Failures, pixels
-from juanji.data.split import SHARE, alike, digests, groups, split
+from juanji.data.split import SHARE, digests, groups, split
 from juanji.errors import ArgumentError, DataError
 from juanji.graph import Array
 
@@ -212,9 +213,9 @@ def warn_of_unused(found: Labelled) -> None:
 
 def warn_of_names(found: Labelled) -> None:
     """Warn of classes that a user may think are one."""
-    if names := alike(found.classes):
-        text = f"classes whose names differ by upper and lower case only: {', '.join(names[:10])}"
-        warnings.warn(f"{found.name}: {text} (juanji check {found.name})", stacklevel=3)
+    if names := case.alike(found.classes):
+        text = ", ".join(names[:10])
+        warnings.warn(f"{found.name}: {case.CLASSES}: {text} (juanji check {found.name})", stacklevel=3)
 
 
 def warn_of_copies(found: Labelled, content: Array) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -106,15 +105,3 @@ def mix(digests: Array, seed: int) -> Array:
         z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
     mixed: Array = z ^ (z >> np.uint64(31))
     return mixed
-
-
-def folded(name: str) -> int:
-    """A digest of a name without regard to case, and to how accents are written."""
-    plain = unicodedata.normalize("NFC", name.casefold()).encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(plain, digest_size=8).digest(), "little")
-
-
-def alike(names: Sequence[str]) -> tuple[str, ...]:
-    """The names that differ by upper and lower case only, "Cat = cat"."""
-    same = groups(np.array([folded(name) for name in names], np.uint64))
-    return tuple(" = ".join(names[i] for i in places) for places in same)

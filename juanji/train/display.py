@@ -34,10 +34,10 @@ class Display(Callback):
     def running(self) -> Iterator[None]:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        # What comes last is cut where the terminal is narrow.
-        shown: list[Any] = [TextColumn("{task.description}"), BarColumn(BAR), TimeRemainingColumn()]
+        figures = TextColumn("{task.fields[result]}")  # which come last, as the end is cut where the terminal is narrow
+        shown = TextColumn("{task.description}"), BarColumn(BAR), TimeRemainingColumn(), figures
         off = self.quiet or not self.console.is_terminal
-        with Progress(*shown, TextColumn("{task.fields[result]}"), console=self.console, disable=off) as self.bar:
+        with Progress(*shown, console=self.console, disable=off) as self.bar:
             self.task = self.bar.add_task(self.beginning, total=None, result="")
             yield
 

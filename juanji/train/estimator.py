@@ -70,7 +70,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
     model          a name from `juanji.models.list("classification")`
     options        of the network, as `juanji.models.create` takes them: {"width": 0.5}
     epochs, batch, optimizer, lr, warmup, weight_decay, label_smoothing, precision   as in `juanji.train.Recipe`
-    augment        random changes of the training images, a `juanji.data.Augment` or `Jitter`; None for none
+    augment        random changes of the training images, a `juanji.data.Augment`, what
+                   `Augment.of` reads, such as "light", or a `Jitter`; None for none
     image_shape    (H, W) or (H, W, C) of images that come as rows of features; one number may be −1. By default a row
                    is a square image, grey or else of three colours, or else one line of grey pixels
     image_size     height and width, or (H, W), to bring all images to; by default arrays keep their size, and image
@@ -109,7 +110,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         weight_decay: float = Recipe.weight_decay,
         label_smoothing: float = Recipe.label_smoothing,
         precision: str = Recipe.precision,
-        augment: Augment | Jitter | None = None,
+        augment: Augment | Jitter | str | None = None,
         image_shape: Sequence[int] | None = None,
         image_size: int | tuple[int, int] | None = None,
         class_weight: Any = None,

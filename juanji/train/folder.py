@@ -301,13 +301,13 @@ def read_config(path: Path) -> Config:
 
 def no_run(path: Path) -> DataError:
     """The error for a configuration that is not there."""
-    fix = f"name a folder that `juanji train` made: {runs_here()}"
-    if (path.parent / CHECKPOINT).exists():  # of a training that could not begin, or was ended at once
-        fix = f"begin it again: juanji train DATA --out {path.parent} --resume"
+    begins = (path.parent / CHECKPOINT).exists()  # a training that could not begin, or was ended at once
+    again = f"begin it again: juanji train DATA --out {path.parent} --resume"
     return DataError(
         f"{path.parent}: this is not a run folder",
         received=f"no {path.name} in it" if path.parent.is_dir() else "no such folder",
-        fix=fix,
+        rule=f"a folder that `juanji train` made, with {CONFIG} and {WEIGHTS} in it",
+        fix=again if begins else f"name one of yours: {runs_here()}",
     )
 
 

@@ -77,8 +77,9 @@ def frozen_in(frozen: Sequence[Stage], unfreeze_at: Sequence[int], epoch: int) -
 
 def freeze(model: Module, paths: Sequence[str]) -> list[str]:
     """Have these modules use their running statistics, as in `eval()`. Returns the paths of their parameters."""
+    modules = model.modules()
     for path in paths:
-        model.modules()[path].eval()
+        modules[path].eval()
     return held(model, paths)
 
 

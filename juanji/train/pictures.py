@@ -72,14 +72,17 @@ def legible(text: str) -> bool:
 
 def labels(classes: Sequence[str]) -> list[str]:
     """The classes' names as they are drawn: shortened, and "class 3" for a name that no font here can write."""
-    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in classes]
-    return [name if legible(name) else f"class {number}" for number, name in enumerate(names)]
+    return [name if legible(name) else f"class {number}" for number, name in enumerate(map(shortened, classes))]
+
+
+def shortened(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def renamed(classes: Sequence[str]) -> dict[str, str]:
     """By the names that are drawn, those of the classes whose own no font here can write."""
     pairs = zip(labels(classes), classes, strict=True)
-    return {drawn: name for number, (drawn, name) in enumerate(pairs) if drawn == f"class {number}" != name}
+    return {drawn: name for drawn, name in pairs if drawn != shortened(name)}
 
 
 def written(size: float = 9) -> dict[str, Any]:

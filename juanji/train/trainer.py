@@ -28,7 +28,7 @@ from juanji.tensor import Tensor, trace
 from juanji.train import freezing, limit
 from juanji.train.callback import Callback
 from juanji.train.checkpoint import load_checkpoint, save_checkpoint
-from juanji.train.evaluation import evaluate_images
+from juanji.train.evaluation import evaluate_images, slices
 from juanji.train.history import Best, Epoch, Progress, Step
 from juanji.train.interrupts import uninterrupted
 from juanji.train.recalibration import Recalibration
@@ -38,7 +38,7 @@ from juanji.train.validation import with_validation
 from juanji.train.views import averaged
 
 NOTHING = (None, None)
-LOOKED, BATCH = 1000, 256  # images that tell whether all are still the same; at a time
+LOOKED = 1000  # images that tell whether all are still the same
 RECALIBRATED = 2048  # images for the statistics of averaged weights, and at most an eighth of all
 
 
@@ -165,10 +165,14 @@ class Trainer:
     def begin_epoch(self) -> None:
         """Training mode, but for what is frozen in this epoch."""
         self.model.train()
-        modules = freezing.frozen_in(self.frozen, self.recipe.unfreeze_at, self.progress.epoch)
-        paths = freezing.freeze(self.model, modules)
+        paths = freezing.freeze(self.model, self.frozen_now)
         if set(paths) != self.stepper.frozen:
             self.stepper.freeze(paths)
+
+    @property
+    def frozen_now(self) -> freezing.Stage:
+        """The modules that are frozen in this epoch."""
+        return freezing.frozen_in(self.frozen, self.recipe.unfreeze_at, self.progress.epoch)
 
     def take_step(self, x: Array, y: Array) -> Step:
         """One update, on a batch as `batches` gives it, written down in `progress`."""
@@ -314,14 +318,7 @@ class Trainer:
 
     @functools.cached_property
     def pixels(self) -> str:
-        """A digest of the images of all parts, or of a thousand of each where they are not in memory."""
-        found = hashlib.blake2b(digest_size=16)
-        for part in filter(None, (self.dataset.train, self.dataset.val, self.dataset.test)):
-            count = len(part) if isinstance(part.x, np.ndarray) else min(len(part), LOOKED)
-            looked = np.linspace(0, len(part) - 1, count, dtype=int)
-            for start in range(0, len(looked), BATCH):
-                found.update(np.ascontiguousarray(part.x[looked[start : start + BATCH]]).tobytes())
-        return found.hexdigest()
+        return pixels(self.dataset)
 
     def readable(self, path: str | Path, state: dict[str, Any]) -> Progress:
         recipe = {**Recipe().to_dict(), **state["recipe"]}  # of an older version, which had fewer choices
@@ -396,9 +393,25 @@ def fit(
 def fingerprint(dataset: Dataset) -> str:
     """Of what a run trains on: classes, sizes and labels in their order."""
     found = hashlib.blake2b(repr((dataset.classes, dataset.train.x.shape)).encode(), digest_size=16)
-    for part in filter(None, (dataset.train, dataset.val, dataset.test)):
+    for part in parts(dataset):
         found.update(np.ascontiguousarray(part.y).tobytes() + b"|")
     return found.hexdigest()
+
+
+def pixels(dataset: Dataset) -> str:
+    """Of the images of all parts, or of a thousand of each where they are not in memory."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts(dataset):
+        count = len(part) if isinstance(part.x, np.ndarray) else min(len(part), LOOKED)
+        looked = np.linspace(0, len(part) - 1, count, dtype=int)
+        for some in slices((count, *part.x.shape[1:])):
+            found.update(np.ascontiguousarray(part.x[looked[some]]).tobytes())
+    return found.hexdigest()
+
+
+def parts(dataset: Dataset) -> list[Images]:
+    """The parts that have images."""
+    return [part for part in (dataset.train, dataset.val, dataset.test) if part]
 
 
 def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> str:

@@ -425,5 +425,8 @@ def test_a_full_disk_that_is_printed_to(unbuffered):
             [sys.executable, "-m", "juanji", "models"],
             stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )  # fmt: skip
-    told = "juanji: what was to be printed cannot be written: No space left on device\n"
+    told = (
+        "juanji: what was to be printed cannot be written\n  received  No space left on device\n"
+        "  rule      room where the output is sent to\n  fix       make room, or send it elsewhere: > FILE\n"
+    )
     assert (result.returncode, result.stderr) == (2, told)

@@ -163,6 +163,13 @@ def test_tables_with_parts(tmp_path, delimiter, heading):
     assert shown(found) == {"t:cat": "1.png", "t:dog": "2.png", "T:cat": "3.png"}
 
 
+def test_a_table_that_is_not_utf_8(tmp_path):
+    (tmp_path / "x.csv").write_bytes("1.png,鸟\n".encode("gbk"))
+    told = r"x\.csv: the table cannot be read\n  received  bytes that are no UTF-8: .*\n  rule      UTF-8\n  fix  "
+    with pytest.raises(DataError, match=told):
+        find(tmp_path / "x.csv")
+
+
 def test_columns_are_found_by_their_headings(tmp_path):
     write_tree(tmp_path, "1.png", "2.png")
     (tmp_path / "x.csv").write_text('number,label,file\n1,"a, quoted",1.png\n2,b,2.png\n')

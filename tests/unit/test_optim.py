@@ -152,7 +152,11 @@ def test_gradients_must_fit():
         (lambda m: optim.grad_norm({}), "grad_norm: no gradients"),
         (lambda m: optim.StoppingRule(-1), "StoppingRule: bad epsilon"),
         (lambda m: schedules.cosine(0.1, 10, warmup=10), "cosine: warm-up takes all steps"),
-        (lambda m: schedules.one_cycle(0.1, 2), "one_cycle: no room to rise and fall"),
+        (
+            lambda m: schedules.one_cycle(0.1, 2),
+            "one_cycle: no room to rise and fall\n  received  rise=0.3, total=2\n"
+            "  rule      0 < rise·total − 1 < total − 1\n  fix       more epochs, smaller batches",
+        ),
         (lambda m: schedules.constant(0), "constant: bad lr"),
         (lambda m: schedules.stepwise(0.1, 0), "stepwise: bad every"),
     ],

@@ -562,17 +562,24 @@ def test_an_interrupt_between_files_leaves_files_that_belong_together(session, m
     assert (test.accuracy, test.loss) == (metrics["test_accuracy"], metrics["test_loss"])
 
 
-def test_damaged_run_folders(session, tmp_path):
+def test_damaged_run_folders(session, tmp_path, monkeypatch):
     run = session()
     run.train()
     (tmp_path / "half").mkdir()
     (tmp_path / "half/checkpoint.safetensors").touch()
-    with pytest.raises(DataError, match=r"half: this is not a run folder\n  received  no config.json .*\n.*--resume"):
+    half = (
+        r"half: this is not a run folder\n  received  no config.json in it\n  rule  .*\n  fix       begin it .*--resume"
+    )
+    with pytest.raises(DataError, match=half):
         load_run(tmp_path / "half")
-    with pytest.raises(
-        DataError, match=r"nowhere: this is not a run folder\n  received  no such folder\n.*juanji train"
-    ):
+    nowhere = r"nowhere: this is not a run folder\n  received  no such folder\n  rule  .*juanji train.*\n  fix .*: "
+    with pytest.raises(DataError, match=nowhere + "runs.bars-net-1"):
         load_run(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path / "empty")
+        with pytest.raises(DataError, match=nowhere + "there is none in .*runs"):
+            load_run("nowhere")
     config = run.path / "config.json"
     good = json.loads(config.read_text())
     bad = [
