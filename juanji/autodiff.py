@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from juanji import recording, tree
+from juanji.checks import same_names
 from juanji.errors import ArgumentError, DTypeError, ShapeError, unknown_name
 from juanji.graph import COMPOSITES, PRIMITIVES, Rule, Tangents, pullback, pushforward
 from juanji.tensor import METHODS, Tensor
@@ -82,7 +83,13 @@ class Recorded:
     def aligned(self, tangents: Sequence[Any]) -> Iterator[Any]:
         """The leaves of `tangents` in the order of the variables; a module's are looked up by name."""
         for arg, tangent in tree.pairs(tuple(self.args), tuple(tangents), ("primal", "tangent")):
-            yield from [tangent[name] for name in arg.cells("parameter")] if tree.is_stateful(arg) else [tangent]
+            if not tree.is_stateful(arg):
+                yield tangent
+                continue
+            shapes = {name: cell.shape for name, cell in arg.cells("parameter").items()}
+            given = {name: np.shape(value) for name, value in tangent.items()}
+            same_names(ArgumentError, "jvp: the tangents are not those of the module's parameters", shapes, given)
+            yield from (tangent[name] for name in shapes)
 
     def forward(self, tangents: Sequence[Any]) -> Any:
         known: Tangents = {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from juanji import random, recording, tree
-from juanji.errors import ArgumentError, DTypeError, ShapeError
+from juanji.checks import same_names
+from juanji.errors import ArgumentError, DTypeError, ShapeError, WeightsError
 from juanji.graph import Array
 from juanji.tensor import DType, DTypeLike, Tensor
 
@@ -20,11 +22,23 @@ class Cell:
     """A named place for one tensor: a parameter, a buffer, an optimiser's slot, a step count.
 
     `kind` says which. A cell starts out empty and is filled at the first reading by `init(state, shape, dtype)`,
-    where the random state comes from a seed and the cell's path, so equal layers in different places differ.
-    Writing must keep shape and dtype, and increases `version`.
+    where the random state comes from a seed and the cell's path, so equal layers in different places differ; `drawn`
+    keeps which. Writing must keep shape and dtype, and increases `version`.
     """
 
-    __slots__ = ("__weakref__", "_fetch", "_tensor", "dtype", "init", "kind", "path", "seed", "shape", "version")
+    __slots__ = (
+        "__weakref__",
+        "_fetch",
+        "_tensor",
+        "drawn",
+        "dtype",
+        "init",
+        "kind",
+        "path",
+        "seed",
+        "shape",
+        "version",
+    )
 
     def __init__(
         self,
@@ -37,12 +51,13 @@ class Cell:
         self.shape, self.dtype, self.init, self.kind = tuple(shape), np.dtype(dtype), init, kind
         self.version = self.seed = 0
         self.path = ""
+        self.drawn: tuple[int, str] | None = None
         self._tensor: Tensor | None = None
         self._fetch: Callable[[], Tensor] | None = None
 
     def initialise(self, seed: int) -> None:
         """Empty the cell: the next reading fills it from `seed` and its path."""
-        self._tensor, self._fetch, self.seed = None, None, seed
+        self._tensor, self._fetch, self.seed, self.drawn = None, None, seed, None
         self.version += 1
 
     def stored(self) -> Tensor:
@@ -50,14 +65,15 @@ class Cell:
         if self._tensor is None and self._fetch is not None:
             self._tensor = self._fetch()
         if self._tensor is None:
-            state = random.state(self.seed, self.path)
+            self.drawn = self.seed, self.path
+            state = random.state(*self.drawn)
             self._tensor = Tensor(self.init(state, self.shape, self.dtype), self.dtype)
         return self._tensor
 
     def __getstate__(self) -> Any:
         """For copies and pickles, which hold their values themselves."""
         self.stored()
-        return None, {name: getattr(self, name) for name in self.__slots__[2:]} | {"_fetch": None}
+        return None, {name: getattr(self, name) for name in self.__slots__[2:]} | {"_fetch": None, "drawn": None}
 
     def spec(self) -> Tensor:
         """A tensor without value for what the cell holds."""
@@ -78,10 +94,15 @@ class Cell:
 
     def convert(self, dtype: DTypeLike) -> None:
         """Hold floating numbers of another precision from now on; cells of whole numbers stay as they are."""
-        if self.dtype.kind == "f":
-            tensor = self.stored()
-            self.dtype = np.dtype(dtype)
-            self.store(Tensor(tensor.array, self.dtype))
+        if self.dtype.kind != "f":
+            return
+        empty = self._tensor is None and self._fetch is None  # and is filled in its place in the network
+        tensor = None if empty else Tensor(self.stored().array, dtype)
+        self.dtype = np.dtype(dtype)
+        if tensor is None:
+            self.version += 1
+        else:
+            self.store(tensor)
 
     def read(self) -> Tensor:
         return recording.read(self)
@@ -109,12 +130,14 @@ class Stateful:
 
     An attribute that is given a Cell reads and writes that cell from then on: `self.weight = Cell(...)`, then
     `self.weight` is a tensor and `self.weight = tensor` writes. An attribute that is itself stateful is a child.
-    `place` is the object's path in whatever holds it: "features.3".
+    `place` is the object's path in whatever holds it: "features.3". `kept` are the kinds of cells that are saved, all
+    for none.
     """
 
     _cells: dict[str, Cell]
     _children: dict[str, Stateful]
     place: str = ""
+    kept: tuple[str, ...] = ()
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         if cls.__init__ is object.__init__ and (args or options):
@@ -129,6 +152,7 @@ class Stateful:
             self._cells[name].write(value)
             return
         EDITS[0] += 1
+        recording.note_edit(self, name)
         if isinstance(value, Cell | Stateful):
             place: dict[str, Any] = self._cells if isinstance(value, Cell) else self._children
             if name not in place:  # what is replaced keeps its place in the order
@@ -144,6 +168,18 @@ class Stateful:
         else:
             self._children.pop(name, None)
             object.__setattr__(self, name, value)
+
+    def held(self, name: str) -> Any:
+        """What an attribute is, without reading a cell: the cell itself, and tuples of all cells and all children."""
+        if name in ("_cells", "_children"):
+            return tuple(self.__dict__[name].values())
+        places = (self.__dict__, self._cells, self._children)
+        return next((place[name] for place in places if name in place), getattr(type(self), name, None))
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            recording.note_read(self, name)
+        return object.__getattribute__(self, name)
 
     def __getattr__(self, name: str) -> Any:
         if name in (cells := self.__dict__.get("_cells", {})):
@@ -180,6 +216,7 @@ class Stateful:
                 object.__setattr__(owner, "place", path)
             for name, cell in owner._cells.items():
                 cell.path = join(path, name)
+        warn_of_twins([cell for owner in places for cell in owner._cells.values() if cell.drawn])
 
     def cells(self, *kinds: str) -> dict[str, Cell]:
         """`{path: Cell}` of all cells, or of some kinds. A cell in several places has the first one's name."""
@@ -190,10 +227,69 @@ class Stateful:
                     found.setdefault(cell, join(prefix, name))
         return {path: cell for cell, path in found.items()}
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is saved, by path: of a module its parameters and buffers, of an optimiser or an average everything."""
+        return {path: cell.read() for path, cell in self.cells(*self.kept).items()}
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gives from tensors or arrays by path, with axes in juanji's order; dtypes are
+        converted.
+
+        Nothing is changed unless everything fits: WeightsError lists missing, unknown and misshapen names. PyTorch's
+        tensors, which lie otherwise, are for `load_torch_weights`.
+        """
+        if not isinstance(values, Mapping):
+            raise WeightsError(f"{self.class_name}: what is loaded is a dictionary", received=repr(values)[:200])
+        cells = self.cells(*self.kept)
+        for path, value in values.items():
+            if not hasattr(value, "shape"):
+                raise WeightsError(
+                    f"{self.class_name}: what is loaded is tensors or arrays",
+                    received=f"{path}: {value!r}",
+                    fix="np.asarray(…) of it",
+                )
+            if type(value).__module__.partition(".")[0] == "torch":
+                raise WeightsError(
+                    f"{self.class_name}: PyTorch's tensors have their axes in another order",
+                    received=f"{path}: a {type(value).__module__}.{type(value).__name__}",
+                    fix="jj.interop.load_torch_weights(model, state_dict)",
+                )
+        same_names(
+            WeightsError,
+            f"the weights do not fit {self.class_name}",
+            {path: cell.shape for path, cell in cells.items()},
+            {path: tuple(value.shape) for path, value in values.items()},
+            fix="the state_dict() of one that was made with the same layers and options; of PyTorch's: "
+            "jj.interop.load_torch_weights(model, state_dict)",
+        )
+        tensors = {path: Tensor.of(values[path]).astype(cell.dtype) for path, cell in cells.items()}
+        for path, cell in cells.items():
+            cell.write(tensors[path])
+
+    @property
+    def class_name(self) -> str:
+        """`Conv2d`."""
+        return type(self).__name__
+
     def initialise(self, seed: int = 0) -> None:
         """Fill every cell anew from `seed`."""
         for cell in self.cells().values():
             cell.initialise(seed)
+
+
+def warn_of_twins(cells: Sequence[Cell]) -> None:
+    """Warn of cells that began with the same random numbers, because they were read before they had their places."""
+    found: dict[Any, Cell] = {}
+    for cell in cells:
+        first = found.setdefault((cell.drawn, cell.shape), cell)
+        if first is cell or np.ptp(np.asarray(cell.stored().array)) == 0:
+            continue
+        cell.drawn = None  # it is told once
+        warnings.warn(
+            f"{first.path} and {cell.path} began with the same random numbers, as both were read before they were "
+            "given a place in the network; its initialise(seed) draws all anew",
+            stacklevel=4,
+        )
 
 
 def join(path: str, name: str) -> str:

@@ -292,8 +292,15 @@ def shares(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     if rule is not None:
         given = rule(cotangent, *node.inputs, **node.attrs)
-        pairs = zip(node.inputs, given if isinstance(given, tuple) else (given,), strict=False)
-        yield from ((tensor, share) for tensor, share in pairs if share is not None)
+        given = given if isinstance(given, tuple) else (given,)
+        if len(given) > len(node.inputs):
+            raise ArgumentError(
+                f"{node.name}: its rule gives more cotangents than there are inputs",
+                received=f"{len(given)} for {len(node.inputs)}",
+                rule="one for each input, None for zero",
+            )
+        pairs = zip(node.inputs, given, strict=False)
+        yield from ((tensor, tensor.like(share)) for tensor, share in pairs if share is not None)
         return
     for arg, tensor in enumerate(node.inputs):
         if wanted(tensor) and tensor.is_floating and node.record.kind.rule(arg):
@@ -305,8 +312,10 @@ class Graph:
     """A traced function: its inputs, its nodes in the order of evaluation, its outputs, and the state it touched.
 
     `cells` maps each cell that was read to the tensor that stands for its value, `writes` each cell that was
-    written to its new value. Calling the graph evaluates it on other tensors or arrays, inside or outside a transform,
-    reading and writing the cells; arguments of other types were fixed when it was traced and are passed over.
+    written to its new value; `reads` names the other attributes of stateful objects that were read, unless
+    the function itself has set them. Calling the graph evaluates it on other tensors or arrays, inside or outside a
+    transform, reading and writing the cells; arguments of other types were fixed when it was traced and are passed
+    over.
     """
 
     inputs: tuple[Tensor, ...]
@@ -315,6 +324,7 @@ class Graph:
     cells: dict[Cell, Tensor] = field(default_factory=dict)
     writes: dict[Cell, Tensor] = field(default_factory=dict)
     scopes: tuple[recording.Scope, ...] = ()
+    reads: tuple[tuple[Any, str], ...] = ()
     names: tuple[str, ...] = ()
 
     def flat(self) -> list[Node]:

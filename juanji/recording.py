@@ -35,7 +35,8 @@ class Scope:
 class Frame:
     """One open transform: its tensors by identity, its nodes, and the values cells have inside it.
 
-    In a frame that `traces`, a cell read becomes an input and a cell written an output.
+    In a frame that `traces`, a cell read becomes an input and a cell written an output. Other attributes of stateful
+    objects that are read, and those that are set, are noted: on the former depends what is traced.
     """
 
     def __init__(self, *, traces: bool = False) -> None:
@@ -43,6 +44,8 @@ class Frame:
         self.tensors: dict[int, Tensor] = {}
         self.nodes: list[Node] = []
         self.scopes: list[Scope] = []
+        self.reads: dict[tuple[int, str], Any] = {}
+        self.edits: set[tuple[int, str]] = set()
         self.cells: dict[Cell, Tensor] = {}
         self.bound: dict[Cell, Tensor] = {}
         self.written: dict[Cell, None] = {}
@@ -109,6 +112,20 @@ def write(cell: Cell, tensor: Tensor) -> None:
             frame.written[cell] = None
             return
     cell.store(tensor)
+
+
+def note_read(owner: Any, name: str) -> None:
+    """Tell the open frames that trace that an attribute of a stateful object was read."""
+    for frame in CURRENT.frames:
+        if frame.traces:
+            frame.reads[id(owner), name] = owner
+
+
+def note_edit(owner: Any, name: str) -> None:
+    """Tell the open frames that trace that an attribute of a stateful object was set."""
+    for frame in CURRENT.frames:
+        if frame.traces:
+            frame.edits.add((id(owner), name))
 
 
 def path() -> str:

@@ -328,6 +328,7 @@ def trace(function: Callable[..., Any], *args: Any) -> Graph:
         cells=frame.cells,
         writes={cell: frame.bound[cell] for cell in frame.written},
         scopes=tuple(frame.scopes),
+        reads=tuple((owner, key[1]) for key, owner in frame.reads.items() if key not in frame.edits),
         names=input_names(function, args),
     )
 

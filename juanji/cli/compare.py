@@ -16,7 +16,7 @@ import typer
 from juanji.cli.options import SkipUnreadable
 from juanji.cli.parts import Parts, judged_on
 from juanji.data import Images
-from juanji.errors import ArgumentError
+from juanji.errors import ArgumentError, DataError
 from juanji.table import aligned
 from juanji.train import Evaluation, Run, evaluate_images, load_run
 from juanji.train.evaluation import slices
@@ -119,7 +119,10 @@ def fingerprint(run: Run, first: Run, images: Images, images_of: Callable[[Run],
     form = replace(first.config.preprocessing, mean=(), std=())
     if replace(run.config.preprocessing, mean=(), std=()) != form:
         same = replace(run.config, preprocessing=first.config.preprocessing)
-        images = images_of(replace(run, config=same))
+        try:
+            images = images_of(replace(run, config=same))
+        except DataError:  # of other channels: not the same images as any other run's
+            return str(run.path)
     digest = hashlib.blake2b(json.dumps([run.classes[label] for label in images.y.tolist()]).encode())
     for chosen in slices(images.x.shape):
         digest.update(np.ascontiguousarray(images.read(chosen)).data)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from juanji import models as registry
+from juanji.errors import unknown_name
 from juanji.table import aligned
 
 
@@ -33,11 +34,13 @@ def models(
 
       juanji models resnet18
     """
+    chosen = registry.list(task)
     if name is not None:
+        if name not in chosen:
+            raise unknown_name(f"model for {task}" if task else "model", name, chosen)
         shown: Any = row(name, classes) | {"options": registry.options(name)}
         print(json.dumps(shown, ensure_ascii=False) if as_json else "\n".join(about(shown)))
         return
-    chosen = registry.list(task)
     rows = [row(name, classes) for name in registry.MODELS if name in chosen]
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))

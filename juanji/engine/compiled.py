@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from types import MethodType
 from typing import Any
 
 import numpy as np
 
 from juanji import recording
 from juanji.cell import EDITS
-from juanji.engine import state
+from juanji.engine import platform, state
 from juanji.engine.door import Door, signature
 from juanji.errors import ArgumentError, NonFiniteError, unknown_name
 from juanji.graph import Graph
@@ -22,17 +24,19 @@ from juanji.tensor import Tensor, trace
 
 # Plans have one place for their arguments, and share cells: one is run at a time, whichever thread asks.
 RUNNING = threading.RLock()
+platform.around_fork(RUNNING)
 ALGORITHMS, PRECISIONS = ("all", "direct"), ("float32", "bfloat16", "auto")
 BACKENDS = ("engine", "numpy")  # of JUANJI_BACKEND
+PLAIN = (bool, int, float, complex, str, bytes, MethodType)  # whose equals are as good
 MUCH = 16  # a batch so many times smaller than the one that is planned for is a small one of its own
 
 
 class Compiled:
     """A function that runs as machine code. Called like the function itself.
 
-    It is traced and planned once for each set of shapes, dtypes, other arguments and modes (training or not) of the
-    modules it calls. Tensors and arrays among its arguments, in any containers, are its inputs; cells that it reads or
-    writes are its state.
+    It is traced and planned once for each set of shapes, dtypes, other arguments, and attributes of modules and
+    optimisers that it reads: modes, layers, options such as a slope. Tensors and arrays among its arguments, in any
+    containers, are its inputs; cells that it reads or writes are its state.
     """
 
     learns = False  # whether it multiplies as a training step does, whatever it computes
@@ -46,12 +50,14 @@ class Compiled:
     ) -> None:
         check_options(algorithms, batch, precision)
         self.function, self.options = function, (algorithms, batch, precision)
-        self.plans: dict[Any, list[tuple[Modes, Door, Any]]] = {}
+        self.plans: dict[Any, list[tuple[Premises, Door, Any]]] = {}
         functools.update_wrapper(self, function, updated=())
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **options: Any) -> Any:
         if on_definitions():
-            return self.function(*args)
+            return self.function(*args, **options)
+        if options:
+            args = by_place(self.function, args, options)
         with RUNNING:
             plan = self.plan(*args)
             if plan.run():
@@ -66,9 +72,10 @@ class Compiled:
 
     def plan(self, *args: Any) -> Any:
         """The plan for these arguments, with them put in: `plan.run()` does the work without copying."""
-        plan, arrays = self.lookup(args)
-        plan.bind(arrays)
-        return plan
+        with RUNNING:
+            plan, arrays = self.lookup(args)
+            plan.bind(arrays)
+            return plan
 
     def lookup(self, args: Any) -> tuple[Any, list[Any]]:
         found: list[Any] = []
@@ -79,8 +86,8 @@ class Compiled:
 
     def known(self, args: Any, key: Any) -> tuple[Door, Any]:
         entries = self.plans.setdefault(key, [])
-        for modes, door, plan in entries:
-            if modes.hold():
+        for premises, door, plan in entries:
+            if premises.hold():
                 return door, plan
         entries.append(self.make(args))
         return entries[-1][1:]
@@ -89,12 +96,12 @@ class Compiled:
         """Copies and pickles make plans of their own."""
         return type(self), (self.function, *self.options)
 
-    def make(self, args: Any) -> tuple[Modes, Door, Any]:
+    def make(self, args: Any) -> tuple[Premises, Door, Any]:
         from juanji.engine.plan import Plan
 
         graph, draft, isa = self.draft(args)
         plan = Plan(draft, isa)
-        return Modes(graph, plan), Door(graph), plan
+        return Premises(graph, plan), Door(graph), plan
 
     def memory(self, *args: Any) -> int:
         """Bytes that the plan for these arguments needs at its peak, cells included. None is taken to find it out, and
@@ -119,6 +126,19 @@ class Compiled:
         return graph, Planner(simplify(graph), isa, choice).draft(), isa
 
 
+def by_place(function: Callable[..., Any], args: Sequence[Any], options: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a call, all by their places. Raises ArgumentError for those that go by name only."""
+    bound = inspect.signature(function).bind(*args, **options)
+    if bound.kwargs:
+        raise ArgumentError(
+            "compile: there are arguments that have no place",
+            received=", ".join(bound.kwargs),
+            rule="arguments of a compiled function go by place",
+            fix="jj.compile(lambda x, flag: f(x, flag=flag))",
+        )
+    return bound.args
+
+
 def leave_homes(graph: Graph) -> None:
     """Forget the memory of cells that have got another dtype since."""
     for cell in {**graph.cells, **graph.writes}:
@@ -126,34 +146,32 @@ def leave_homes(graph: Graph) -> None:
             del state.HOMES[cell]
 
 
-class Modes:
-    """What a plan depends on besides the arguments: the modes of the modules that were called, training or not, and
-    where the cells lie, which changes with their dtype."""
+class Premises:
+    """What a plan depends on besides the arguments: whatever was read of modules and optimisers when it was traced,
+    their parts, modes and options, and where the cells lie, which changes with their dtype."""
 
     def __init__(self, graph: Graph, plan: Any) -> None:
-        owners = {id(scope.owner): scope.owner for scope in graph.scopes}
-        self.modes = [(owner, owner.training) for owner in owners.values() if hasattr(owner, "training")]
-        self.parts = [(owner, parts_of(owner)) for owner in owners.values() if hasattr(owner, "_children")]
+        self.held = [(owner, name, owner.held(name)) for owner, name in graph.reads]
         self.homes = [(cell, plan.homes[key]) for key, cell in plan.draft.homes.items()]
-        self.edits, self.held = EDITS[0], True
+        self.edits, self.same = EDITS[0], True
 
     def hold(self) -> bool:
         if self.edits != EDITS[0]:
-            self.edits, self.held = EDITS[0], self.same_modules()
-        return self.held and all(
+            self.edits = EDITS[0]
+            self.same = all(equal(owner.held(name), value) for owner, name, value in self.held)
+        return self.same and all(
             home.version == cell.version or (home.array.dtype == cell.dtype and state.HOMES.get(cell) is home)
             for cell, home in self.homes
         )
 
-    def same_modules(self) -> bool:
-        return all(owner.training is mode for owner, mode in self.modes) and all(
-            parts_of(owner) == parts for owner, parts in self.parts
-        )
 
-
-def parts_of(owner: Any) -> list[Any]:
-    """The cells and modules that a module holds: another one in the place of one is another network."""
-    return [*owner._children.values(), *owner._cells.values()]
+def equal(value: Any, other: Any) -> bool:
+    """Whether an attribute is what it was; of arrays, lists and the like, whether it is the same one."""
+    if value is other:
+        return True
+    if isinstance(value, tuple) and isinstance(other, tuple):
+        return len(value) == len(other) and all(map(equal, value, other))
+    return type(value) is type(other) and isinstance(value, PLAIN) and value == other
 
 
 def on_definitions() -> bool:
@@ -218,9 +236,14 @@ def compile(
                 sums, parameters, statistics, the loss and the update stay float32. "auto" is that where the CPU has
                 instructions for it, else "float32"
 
-    The function is traced: it runs once for each set of shapes, on tensors without values. Raises TraceError where it
-    asks for one, NonFiniteError, with nothing written to any cell, where a result is NaN or infinite, and
-    UnknownNameError and ArgumentError for other options, or for bfloat16 on a machine that has no instructions for it.
+    The function is traced: it runs once for each set of shapes, on tensors without values, and again where another
+    number comes in the place of an argument that is no tensor or array (a learning rate is better passed as an array),
+    or where an attribute of a module or an optimiser that it reads has been set. Of all else that it looks at, global
+    variables and what is in lists among them, it keeps what was there.
+
+    Raises TraceError where the function asks for a value; NonFiniteError, with nothing written to any cell, where it
+    writes to cells and what it writes or returns is NaN or infinite; UnknownNameError and ArgumentError for other
+    options, or for bfloat16 on a machine that has no instructions for it.
     """
     if function is None:
         return functools.partial(Compiled, algorithms=algorithms, batch=batch, precision=precision)

@@ -33,6 +33,8 @@ def signature(argument: Any, arrays: list[Any]) -> Any:
         return type(argument), *[signature(value, arrays) for value in argument]
     if isinstance(argument, slice):  # which Python hashes only since 3.12
         return slice, argument.start, argument.stop, argument.step
+    if isinstance(argument, float | complex):  # 0.0 is not −0.0, and NaN is NaN
+        return type(argument), repr(argument)
     if not argument.__hash__:
         raise ArgumentError(
             "compile: an argument cannot be told from others of its kind",

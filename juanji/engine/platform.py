@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import mmap
 import os
 import sys
@@ -48,27 +49,32 @@ def processors() -> int:
 
 
 def quota(root: Path, membership: Path) -> float:
-    """How many processors' time the control groups of this process allow; infinity without control groups.
+    """How many processors' time the control groups of this process allow; infinity without control groups."""
+    limits = (limit_of_version_1, limit_of_version_2)
+    return min((limits[version - 1](folder) for folder, version in groups(root, membership, "cpu")), default=math.inf)
 
-    A container may see its own group at the root although its membership names the host's path, and every group
-    above limits too: so all levels that exist are asked.
+
+def groups(root: Path, membership: Path, controller: str) -> Iterator[tuple[Path, int]]:
+    """The folders of the control groups that limit this process, each with its version, 1 or 2.
+
+    A line of the membership is `number:controllers:path`, without controllers in version 2. A container may see its own
+    group at the root although its membership names the host's path, and every group above limits too: so all levels
+    that may exist are named.
     """
     try:
         lines = membership.read_text().splitlines()
     except OSError:
-        return float("inf")
-    return min((limit for line in lines for limit in limits(root, line)), default=float("inf"))
-
-
-def limits(root: Path, line: str) -> Iterator[float]:
-    """The limits that one line of a membership, `number:controllers:path`, leads to (version 2 has no controllers)."""
-    _, controllers, path = line.split(":", 2)
-    if controllers and "cpu" not in controllers.split(","):
         return
-    group = (root / controllers) / path.lstrip("/")
-    for folder in [group, *group.parents]:
-        if folder.is_relative_to(root / controllers):
-            yield limit_of_version_1(folder) if controllers else limit_of_version_2(folder)
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        group = (root / controllers) / path.lstrip("/")
+        yield from (
+            (folder, 1 if controllers else 2)
+            for folder in (group, *group.parents)
+            if folder.is_relative_to(root / controllers)
+        )
 
 
 def limit_of_version_1(folder: Path) -> float:
@@ -139,6 +145,12 @@ def without_matrices() -> str:
     if system.syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0:
         return ""
     return f"the system refuses AMX: {os.strerror(ctypes.get_errno())}"
+
+
+def around_fork(lock: Any) -> None:
+    """Have a process forked only while no other thread holds `lock`, which would hold it in the child for ever."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 def after_fork(function: Callable[[], Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from juanji import tree
-from juanji.graph import PRIMITIVES, Graph, Node
+from juanji.graph import PRIMITIVES, Array, Graph, Node
 from juanji.tensor import Tensor
 
 Rule = Callable[["Simplifier", Node], "Tensor | Node | None"]
@@ -256,7 +256,12 @@ def number(x: Tensor) -> float | None:
         return None
     first = x.array[(0,) * x.ndim]
     same = not any(stride for stride, n in zip(x.array.strides, x.shape, strict=True) if n > 1)
-    return first.item() if same or (x.array == first).all() else None
+    return first.item() if same or alike(x.array, first).all() else None
+
+
+def alike(x: Array, y: Array) -> Array:
+    """Where numbers are the same, zeros with their signs."""
+    return (x == y) & (np.signbit(x) == np.signbit(y)) if x.dtype.kind == "f" else x == y
 
 
 @rule("identity", "stop_gradient")

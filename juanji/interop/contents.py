@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
 
 from juanji.errors import WeightsError
 from juanji.graph import Array
@@ -42,6 +45,26 @@ class Contents:
             if self.last is None or self.last[0] is not tensor.storage:
                 self.last = tensor.storage, tensor.storage.read(self.file)
             return tensor.of(self.last[1])
+
+
+def in_memory(values: Mapping[str, Any]) -> Contents:
+    """A state dictionary, of arrays or of PyTorch's tensors, as if it lay in a file. Raises WeightsError for others."""
+    codes = {np.dtype(read): code for code, read in DTYPES.items() if code != "BF16"}
+    file, tensors = io.BytesIO(), dict[str, Stored]()
+    for name, value in values.items():
+        try:
+            array = np.ascontiguousarray(value)
+            storage = Storage(codes[array.dtype], array.size, file.tell())
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise WeightsError(
+                "the state dictionary cannot be read",
+                received=f"{name}: {type(error).__name__}: {error}"[:200],
+                rule="tensors in the memory of the CPU, of types that NumPy has",
+                fix="{name: value.detach().cpu().float() for name, value in state.items()}",
+            ) from None
+        tensors[name] = Stored(storage, array.shape, contiguous(array.shape))
+        file.write(array.tobytes())
+    return Contents("the state dictionary", file, tensors)
 
 
 Reader = Callable[[BinaryIO, str], Contents]

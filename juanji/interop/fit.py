@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class Fit:
 
     def __init__(
         self,
-        model: Module,
+        model: Any,
         cells: Mapping[str, Cell],
         source: Contents,
         places: Mapping[str, Layout],

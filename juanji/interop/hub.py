@@ -52,5 +52,6 @@ def unreachable(where: str, error: Exception) -> WeightsError:
     return WeightsError(
         f"{where}: the weights cannot be downloaded",
         received=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300],
-        fix="check the name and the connection, or download the file by other means and give its path",
+        fix="check the name and the connection, HF_ENDPOINT=URL for a mirror, "
+        "or download the file by other means and give its path",
     )

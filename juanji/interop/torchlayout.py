@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from juanji.cell import Cell
+from juanji.cell import Cell, Stateful
 from juanji.errors import ArgumentError
 from juanji.graph import Array, Graph
 from juanji.interop.flattening import Orders, feature_orders, own_cells
@@ -123,9 +123,9 @@ def trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return trimmed(shape[:-1]) if shape[-1:] == (1,) else shape
 
 
-def as_they_lie(model: Module) -> dict[str, Layout]:
+def as_they_lie(model: Stateful) -> dict[str, Layout]:
     """The layouts of a file that juanji wrote."""
-    cells = model.cells("parameter", "buffer")
+    cells = model.cells(*model.kept)
     return {path: AsItLies(cell.shape, tuple(range(len(cell.shape)))) for path, cell in cells.items()}
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from juanji.checks import truth
 from juanji.errors import ArgumentError
 from juanji.graph import Graph
 from juanji.interop.checkpoint import contents
+from juanji.interop.contents import Contents, in_memory
 from juanji.interop.files import write_atomically
 from juanji.interop.fit import HEAD, STEM, fit_of, left_out
 from juanji.interop.hub import weight_file
@@ -32,7 +34,7 @@ class Loaded(NamedTuple):
 
 def load_torch_weights(
     model: Module,
-    file: str | Path,
+    file: str | Path | Mapping[str, Any],
     *,
     head: bool | None = True,
     adapt_channels: bool = False,
@@ -43,7 +45,7 @@ def load_torch_weights(
     file            safetensors, or what `torch.save` wrote (.pth, .pt, .bin) in either of its formats: a state
                     dictionary, or a dictionary that holds one. Nothing in it is run. Files that `save_weights` wrote
                     are read, too. "hf:REPOSITORY" or "hf:REPOSITORY@REVISION" is the file of the Hugging Face hub; see
-                    `weight_file`
+                    `weight_file`. Or such a state dictionary itself: `model.state_dict()` of PyTorch
     head            False leaves the classifier as it is, so that the file may be one for other classes, and whatever
                     only training uses; None does so unless the file's fits. The classifier is the last layer with
                     parameters, or the layers whose paths the model itself lists as `heads`
@@ -67,7 +69,7 @@ def load_torch_weights(
         )
     adapt_channels = truth("load_torch_weights", "adapt_channels", adapt_channels)
     graphs = graphs_of("load_torch_weights", model, input_shape, needed=head is not True)
-    with contents(weight_file(file)) as source:
+    with source_of(file) as source:
         fit = fit_of(model, source, graphs)
         cells, classifier = fit.cells, head_of(graphs[0], model) & fit.cells.keys() if graphs else set()
         adapted = fit.adapt() if adapt_channels else ()
@@ -78,6 +80,10 @@ def load_torch_weights(
     for path, value in values.items():
         cells[path].write(value)
     return Loaded(tuple(path for path in cells if path in left), adapted)
+
+
+def source_of(weights: str | Path | Mapping[str, Any]) -> AbstractContextManager[Contents]:
+    return nullcontext(in_memory(weights)) if isinstance(weights, Mapping) else contents(weight_file(weights))
 
 
 def save_torch_weights(model: Module, file: str | Path, *, input_shape: Sequence[int] | None = None) -> None:

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from juanji.cell import Stateful
 from juanji.errors import WeightsError
 from juanji.interop.contents import METADATA, Contents, from_safetensors, opened
 from juanji.interop.files import write_atomically
 from juanji.interop.fit import Fit
 from juanji.interop.torchlayout import as_they_lie
-from juanji.nn.module import Module
 
 
-def save_weights(model: Module, file: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write the parameters and buffers of `model` to a safetensors file, whole or not at all.
+def save_weights(model: Stateful, file: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write the parameters and buffers of `model`, or all that an optimiser or an average of weights remembers, to a
+    safetensors file, whole or not at all.
 
     metadata  what else to keep, anything JSON can hold; `read_metadata` gives it back
     """
@@ -30,14 +31,14 @@ def save_weights(model: Module, file: str | Path, metadata: Mapping[str, Any] | 
     write_atomically(file, save(arrays, {METADATA: text}))
 
 
-def load_weights(model: Module, file: str | Path) -> None:
-    """Read parameters and buffers of `model` from a safetensors file: every name, shape and kind of number must fit.
+def load_weights(model: Stateful, file: str | Path) -> None:
+    """Read what `save_weights` writes: every name, shape and kind of number must fit.
 
     Nothing is changed unless everything fits, and names and sizes are compared before numbers are read. Raises
     WeightsError, naming the file, for one that is missing, damaged, of another format, or of another model, with what
     to do about it.
     """
-    cells = model.cells("parameter", "buffer")
+    cells = model.cells(*model.kept)
     with safetensors(file) as source:
         fit = Fit(model, cells, source, as_they_lie(model), {name: name for name in source.tensors})
         fit.check()

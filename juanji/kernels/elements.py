@@ -206,6 +206,8 @@ def along(at: Indices, axes: Sequence[int], inner: Sequence[Index], ndim: int, k
 
 
 def lowest(dtype: np.dtype[Any]) -> Value:
+    if dtype.kind == "b":
+        return const(0, KINDS[dtype.name])
     value = -math.inf if dtype.kind == "f" else np.iinfo(dtype).min
     return const(value, KINDS[dtype.name])
 
@@ -228,7 +230,7 @@ def sum_(code: Lowering, node: Node, at: Indices) -> Value:
 def max_(code: Lowering, node: Node, at: Indices) -> Value:
     (x,) = node.inputs
     axes, keepdims = node.attrs["axes"], node.attrs["keepdims"]
-    how = "maximum" if x.is_floating else "umax" if x.dtype.kind == "u" else "smax"
+    how = "maximum" if x.is_floating else "umax" if x.dtype.kind in "ub" else "smax"
     return folded(
         code,
         [x.shape[a] for a in axes],

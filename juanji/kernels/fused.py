@@ -82,7 +82,7 @@ class Signature:
         if id(x) in self.writer.places and id(x) not in self.making:
             return (x.shape, x.dtype.str, *self.place(self.writer.places[id(x)]))
         if x.has_value:
-            return (x.shape, x.dtype.str, x.array[(0,) * x.ndim].item())
+            return (x.shape, x.dtype.str, repr(x.array[(0,) * x.ndim].item()))  # in which 0.0 is not −0.0
         node = self.writer.producers[id(x)]
         lower = node.record.lower
         known = str(lower["known"](node, self.writer.producers)) if "known" in lower else ""

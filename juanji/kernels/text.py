@@ -74,9 +74,12 @@ def literal(value: Any, kind: str) -> str:
     return str(int(value))
 
 
-@functools.cache
 def const(value: Any, kind: str, lanes: int = 1) -> Value:
-    one = literal(value, kind)
+    return constant(literal(value, kind), kind, lanes)
+
+
+@functools.cache  # of texts, because 0.0 and −0.0 are equal
+def constant(one: str, kind: str, lanes: int) -> Value:
     return Value(one if lanes == 1 else f"splat ({kind} {one})", kind, lanes)
 
 

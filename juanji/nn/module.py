@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
+
 from juanji import recording, tree
 from juanji.cell import Stateful
-from juanji.checks import same_names
-from juanji.errors import WeightsError
+from juanji.checks import bad
+from juanji.engine import platform
+from juanji.errors import DTypeError
 from juanji.summary import Summary, summarise
 from juanji.tensor import Tensor, trace
 
+FLOATING = (np.dtype("float32"), np.dtype("float64"))  # what parameters may be
+EVALUATING = threading.Lock()  # for a moment, while modes are changed
+platform.around_fork(EVALUATING)
 Self = TypeVar("Self", bound="Module")
 
 
@@ -24,6 +31,7 @@ class Module(Stateful):
     """
 
     training: bool = True
+    kept = ("parameter", "buffer")
     layout = "NHWC"  # where a summary looks for the channels of images
 
     def forward(self, *args: Any) -> Any:
@@ -48,36 +56,16 @@ class Module(Stateful):
         """What is kept but not trained, such as running statistics, by path."""
         return {path: cell.read() for path, cell in self.cells("buffer").items()}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Parameters and buffers by path: what a weight file holds."""
-        return {path: cell.read() for path, cell in self.cells("parameter", "buffer").items()}
-
-    def load_state_dict(self, values: Mapping[str, Any]) -> None:
-        """Take over parameters and buffers from tensors or arrays by path; dtypes are converted.
-
-        Nothing is changed unless everything fits: WeightsError lists missing, unknown and misshapen names.
-        """
-        cells = self.cells("parameter", "buffer")
-        for path, value in values.items():
-            if not hasattr(value, "shape"):
-                raise WeightsError(
-                    f"{self.class_name}: what is loaded is tensors or arrays",
-                    received=f"{path}: {value!r}",
-                    fix="np.asarray(…) of it",
-                )
-        same_names(
-            WeightsError,
-            f"the weights do not fit {self.class_name}",
-            {path: cell.shape for path, cell in cells.items()},
-            {path: tuple(value.shape) for path, value in values.items()},
-            fix="the state_dict() of a network that was made with the same layers and options",
-        )
-        tensors = {path: Tensor.of(values[path]).astype(cell.dtype) for path, cell in cells.items()}
-        for path, cell in cells.items():
-            cell.write(tensors[path])
-
     def astype(self: Self, dtype: Any) -> Self:
-        """Convert every floating cell, in place, and return the module."""
+        """Convert every floating cell to "float32" or "float64", in place, and return the module. Raises DTypeError for
+        another dtype; to compute in bfloat16 is a choice of `juanji.compile`."""
+        if not isinstance(dtype, str | type | np.dtype) or dtype not in FLOATING:
+            raise DTypeError(
+                f"{self.class_name}.astype: parameters cannot be of this type",
+                received=getattr(dtype, "__name__", str(dtype)),
+                rule=" or ".join(map(str, FLOATING)),
+                fix='precision="bfloat16" of jj.compile' if "16" in str(dtype) else "",
+            )
         for cell in self.cells().values():
             cell.convert(dtype)
         return self
@@ -94,18 +82,28 @@ class Module(Stateful):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode inside; afterwards every module is in the mode it was in."""
-        modes = {module: module.training for module in self.modules().values()}
-        try:
+        """Evaluation mode inside; afterwards, once nobody is inside any more, every module is in the mode it was in."""
+        with EVALUATING:
+            inside, modes = self.__dict__.get("_evaluating", (0, {}))
+            modes = modes or {module: module.training for module in self.modules().values()}
+            object.__setattr__(self, "_evaluating", (inside + 1, modes))
             self.eval()
+        try:
             yield
         finally:
-            for module, training in modes.items():
-                module.training = training
+            with EVALUATING:
+                inside, modes = self.__dict__.pop("_evaluating")
+                if inside > 1:
+                    object.__setattr__(self, "_evaluating", (inside - 1, modes))
+                else:
+                    for module, training in modes.items():
+                        module.training = training
 
     def summary(self, input_shape: Sequence[int], dtype: Any = "float32") -> Summary:
         """Print layer, output shape, parameters, multiplications and receptive field for one input of `input_shape`
         without the batch, such as (32, 32, 3); and return it. Raises what the network raises for such an input."""
+        if not isinstance(input_shape, Sequence):
+            raise bad("summary", "input_shape", input_shape, "a shape without the batch, such as (32, 32, 3)")
         with self.evaluating():
             graph = trace(self, Tensor.spec((1, *input_shape), dtype))
         result = summarise(graph, self.layout)
@@ -116,11 +114,6 @@ class Module(Stateful):
         children = [f"{name}: {child!r}".replace("\n", "\n  ") for name, child in self._children.items()]
         inside = "".join(f"\n  {child}" for child in children)
         return self.label if not children else f"{self.class_name}({inside}\n)"
-
-    @property
-    def class_name(self) -> str:
-        """`Conv2d`."""
-        return type(self).__name__
 
     @property
     def label(self) -> str:

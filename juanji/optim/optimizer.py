@@ -63,10 +63,17 @@ class Optimizer(Stateful):
         """One step: write new values to the model's parameters and to the slots.
 
         grads   `{name: Tensor}` over the model's parameters, as `value_and_grad` gives them
-        frozen  parameters that stay as they are, weight decay or not, as do their slots
+        frozen  paths of parameters that stay as they are, weight decay or not, as do their slots
 
         Raises ArgumentError that lists every missing, unknown and misshapen name; nothing is changed then.
         """
+        if isinstance(frozen, str) or not self.shapes.keys() >= set(frozen):
+            raise ArgumentError(
+                f"{self.class_name}.update: what is frozen are no parameters",
+                received=repr(frozen)[:200],
+                rule=f"paths of parameters, such as {', '.join([*self.shapes][:3])}",
+                fix="{path for path in model.parameters() if path.startswith(…)}",
+            )
         cells = model.cells("parameter")
         self._check({path: cell.shape for path, cell in cells.items()}, "the model's parameters")
         self._check({path: tuple(g.shape) for path, g in grads.items()}, "the gradients")
@@ -81,6 +88,11 @@ class Optimizer(Stateful):
             cell.write(value)
             for slot, place in slots.items():
                 place.write(remembered[slot])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "lr" and not isinstance(value, Cell | Tensor):
+            nonnegative(self.class_name, lr=value)
+        super().__setattr__(name, value)
 
     def factors(self, dtype: DType, multiplier: float = 1.0) -> Factors:
         """The numbers in the formula that are the same for all parameters of a dtype with a multiplier: the learning
@@ -104,11 +116,6 @@ class Optimizer(Stateful):
             shapes,
             fix=f"opt = {self.class_name}(model, …) for this model, grads from value_and_grad over it",
         )
-
-    @property
-    def class_name(self) -> str:
-        """`Adam`."""
-        return type(self).__name__
 
     def __repr__(self) -> str:
         options = {key: value for key, value in vars(self).items() if key not in ("shapes", "slots") and key[0] != "_"}

@@ -38,7 +38,13 @@ class SGD(Optimizer):
 
     def step(self, p: Tensor, g: Tensor, slots: Slots, factors: Factors) -> tuple[Tensor, Slots]:
         g = self.decayed(p, g, factors)
-        if not self.momentum:
+        if self.momentum and not self.slots:
+            raise ArgumentError(
+                "SGD: there is no velocity for a momentum",
+                received=f"momentum={self.momentum}, set after it was made without",
+                fix="SGD(model, lr, momentum=0.9), which can be set to others",
+            )
+        if not self.slots:
             return p - factors["rate"] * g, {}
         velocity = slots["velocity"] * self.momentum + g
         direction = g + velocity * self.momentum if self.nesterov else velocity

@@ -12,6 +12,7 @@ import numpy as np
 
 from juanji.data.loader import FEWEST, number_of_batches
 from juanji.engine.compiled import on_definitions
+from juanji.engine.platform import CGROUPS, MEMBERSHIP, groups
 from juanji.errors import ArgumentError
 from juanji.tensor import Tensor
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 SHARE = 0.5  # of the free memory; the rest is for images, and for others
 SMALLEST, LARGEST = 8, 512
 STEPS = 16  # that an epoch has at least: fewer, larger ones learn less
-MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+FILES = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}  # of a group
 
 
 def largest_batch(trainer: Trainer) -> tuple[int, str]:
@@ -37,12 +39,12 @@ def largest_batch(trainer: Trainer) -> tuple[int, str]:
             fix="--batch 64",
         )
     room = int(SHARE * free_memory())
-    small, more = (memory(trainer, SMALLEST), memory(trainer, 2 * SMALLEST))
-    batch = SMALLEST
-    while batch < LARGEST and small + (more - small) * (2 * batch / SMALLEST - 1) <= room:
+    smallest = batch = max(SMALLEST, 1 << (trainer.recipe.accumulate - 1).bit_length())  # an image for each part
+    small, more = (memory(trainer, smallest), memory(trainer, 2 * smallest))
+    while batch < LARGEST and small + (more - small) * (2 * batch / smallest - 1) <= room:
         batch *= 2
     while (needed := memory(trainer, batch)) > room:  # where the line was not straight
-        if batch == SMALLEST:
+        if batch == smallest:
             raise ArgumentError(
                 "training: there is not enough memory",
                 received=f"{needed / 1e6:,.0f} MB for a step of {batch} images, {room / 1e6:,.0f} MB of room",
@@ -52,7 +54,7 @@ def largest_batch(trainer: Trainer) -> tuple[int, str]:
         batch //= 2
     images = len(trainer.dataset.train)
     if batch * STEPS > images:
-        fewer = max(SMALLEST, 1 << (max(images // STEPS, 1)).bit_length() - 1)
+        fewer = max(smallest, 1 << (max(images // STEPS, 1)).bit_length() - 1)
         return fewer, f"{images} images make {number_of_batches(images, fewer, FEWEST)} steps an epoch"
     why = "the most that is tried" if batch == LARGEST else "the most that fits"
     return batch, f"{why}: {needed / 1e6:,.0f} MB of {room / 1e6:,.0f} MB"
@@ -70,8 +72,8 @@ def memory(trainer: Trainer, batch: int) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: of the machine, and of its control group where there is one."""
-    return min(free_on_machine(), free_in_group(CGROUP))
+    """Bytes that this process may still take: of the machine, and of its control groups where there are any."""
+    return min(free_on_machine(), free_in_groups(CGROUPS, MEMBERSHIP))
 
 
 def free_on_machine() -> int:
@@ -95,10 +97,15 @@ def free_on_windows() -> int:
     return int(status.free)
 
 
-def free_in_group(root: Path) -> int:
-    """What is left under the limit of the control group (version 2) that a container sees at the root."""
+def free_in_groups(root: Path, membership: Path) -> int:
+    """The least that is left under the limits of the control groups that this process is in."""
+    found = groups(root, membership, "memory")
+    return min((left_in(folder, *FILES[version]) for folder, version in found), default=sys.maxsize)
+
+
+def left_in(group: Path, limit: str, used: str) -> int:
     try:
-        limit, used = ((root / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        most, now = ((group / name).read_text().strip() for name in (limit, used))
     except OSError:
         return sys.maxsize
-    return sys.maxsize if limit == "max" else max(int(limit) - int(used), 0)
+    return sys.maxsize if most == "max" else max(int(most) - int(now), 0)

@@ -79,6 +79,12 @@ def load_checkpoint(
     return Checkpoint({name: arrays[name] for name in cells}, values, json.loads(head["state"]))
 
 
+def steps_taken(path: Path) -> int:
+    """How many steps the training had taken when a checkpoint was written. Errors as `load_checkpoint`."""
+    with safetensors(path, MEND) as file, naming(file.path):
+        return int(json.loads(header(file.metadata)["state"])["progress"]["done"])
+
+
 def any_of(group: str, names: set[str]) -> bool:
     return any(name.startswith(f"{group}/") for name in names)
 

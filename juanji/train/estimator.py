@@ -138,7 +138,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train a new network on images X (N, …) with labels y (N,). Returns the estimator."""
-        images = self._begin(X, y)
+        images = self._counted(self._begin(X, y))
         dataset = Dataset("X", images, images[:0], tuple(map(str, self.classes_)))
         recipe = self._recipe()
         self.history_: list[Epoch] = []
@@ -167,6 +167,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             self._stepper = self._make_stepper()
             self.n_iter_ = 0
         self.n_iter_ += 1
+        images = self._counted(images)
         self.model_.train()
         change, classes = as_augment(self.augment), len(self.classes_)
         options = {"seed": self._seed, "epoch": self.n_iter_, "change": change, "classes": classes}
@@ -190,9 +191,20 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
         images = Images(pixels, self._numbers(y))
         self.preprocessing_ = Preprocessing.of(images)
         self.model_ = self._create(*images.x.shape[1:])
+        if self.class_weight == "balanced" and (missing := set(self.classes_.tolist()) - set(np.unique(y).tolist())):
+            raise DataError(
+                f"{NAME}: classes cannot be weighed by images that have not come yet",
+                received=f"class_weight='balanced', no image of {', '.join(sorted(map(repr, missing)))}",
+                fix="class_weight={label: weight}, or images of every class in the first partial_fit",
+            )
         weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
         self._weights = tuple(weights.tolist())
         return images
+
+    def _counted(self, images: Images) -> Images:
+        """The images of classes that count for anything: those of weight 0 are not learnt from."""
+        counts = np.asarray(self._weights)[images.y] > 0
+        return images if counts.all() else images[counts]
 
     def _create(self, height: int, width: int, channels: int) -> Network:
         try:

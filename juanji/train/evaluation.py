@@ -16,6 +16,7 @@ from juanji.errors import DataError, NonFiniteError, ShapeError
 from juanji.graph import Array
 from juanji.nn.module import Module
 from juanji.ops import cross_entropy, softmax
+from juanji.ops.loss import check_labels
 from juanji.tensor import Tensor
 from juanji.train.metrics import Calibration, confusion_matrix, mean, ratios, wilson
 from juanji.train.threads import one_thread
@@ -198,7 +199,8 @@ class Evaluation:
 def evaluate(model: Module, x: Array, y: Array) -> Evaluation:
     """Compare what the network says of images x (N, H, W, C), given to it as they are, with labels y (N,).
 
-    Raises DataError for no images, ShapeError for labels that do not fit, NonFiniteError for a loss that is no number.
+    Raises DataError for no images, ShapeError for labels that do not fit or are no classes, NonFiniteError for a loss
+    that is no number.
     """
     if len(y) != len(x):
         raise ShapeError(
@@ -249,6 +251,8 @@ def judged(model: Module, batches: Iterable[tuple[Array, Array]], batch: int) ->
 def answers(scores: Array, labels: Array) -> tuple[Array, ...]:
     """What an evaluation keeps of each image, from logits (n, classes) and labels (n,)."""
     exact = Tensor(scores.astype(np.float64))
+    labels = labels.astype(np.int64) if labels.dtype.kind in "iu" else labels  # small ones would overflow
+    check_labels("evaluation", Tensor(labels), scores.shape[1])
     losses, probabilities = (
         np.asarray(x) for x in (cross_entropy(exact, Tensor(labels), reduction="none"), softmax(exact))
     )

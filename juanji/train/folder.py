@@ -10,6 +10,7 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import numpy as np
 from juanji import models
 from juanji.data import BUILT_IN, PUBLIC, Dataset, Preprocessing, load
 from juanji.data.download import Progress, silent
-from juanji.errors import DataError, JuanjiError
+from juanji.errors import DataError, JuanjiError, WeightsError
 from juanji.graph import Array
 from juanji.interop import load_weights, save_weights, write_atomically
 from juanji.nn.module import Module
+from juanji.train.checkpoint import steps_taken
 from juanji.train.evaluation import predict
 from juanji.train.history import Epoch
 from juanji.train.lock import NAME as LOCK
@@ -57,6 +59,18 @@ def new_folder(name: str, out: str | Path | None = None) -> Iterator[Path]:
         yield empty_folder(path)  # still, now that nobody else can make it otherwise
 
 
+def check_outside(out: str | Path | None, data: str) -> None:
+    """Raise DataError where a run would lie among its images: its pictures would be taken for some of them."""
+    path, images = Path(out or RUNS).resolve(), Path(data).resolve()
+    if data not in (*BUILT_IN, *PUBLIC) and images.is_dir() and path.is_relative_to(images):
+        raise DataError(
+            f"{path}: the run would lie among its images",
+            received=f"images in {images}",
+            rule="a folder outside, so that the run's own pictures are not taken for images of a class",
+            fix=f"--out {images.parent / 'run'}",
+        )
+
+
 def empty_folder(path: Path) -> Path:
     if path.exists() and (not path.is_dir() or any(each.name != LOCK for each in path.iterdir())):
         raise DataError(
@@ -71,16 +85,33 @@ def empty_folder(path: Path) -> Path:
 def begun(path: Path) -> bool:
     """Whether there is a run in a folder that can be resumed. What is left of one that ended before it is removed.
 
-    The configuration is written after the first weights and the first checkpoint. Raises DataError where another
-    process is in the folder.
+    Raises DataError where another process is in the folder.
     """
-    if (path / CONFIG).exists():
-        return True
-    if path.is_dir():
-        with held(path):
-            for each in (*path.glob(LEFTOVERS), *(path / name for name in FIRST)):
-                each.unlink(missing_ok=True)
+    if not path.is_dir() or (path / CONFIG).exists():
+        return path.is_dir()
+    killed = (path / LOCK).exists()
+    with held(path):
+        if (path / CONFIG).exists():
+            return True
+        for each in leftovers(path, killed):
+            each.unlink()
     return False
+
+
+def leftovers(path: Path, killed: bool) -> list[Path]:
+    """What a run left in a folder that ended before it had begun; nothing where there is anything else.
+
+    The configuration is written after the first checkpoint, before a step is taken. Where there is no checkpoint yet,
+    the lock of a process that was `killed` tells whose the files are.
+    """
+    found = [each for each in path.iterdir() if each.name != LOCK]
+    if any(each.name not in FIRST and not fnmatch(each.name, LEFTOVERS) for each in found):
+        return []
+    try:
+        unbegun = steps_taken(path / CHECKPOINT) == 0 if (path / CHECKPOINT).exists() else killed
+    except WeightsError:
+        return []
+    return found if unbegun else []
 
 
 @contextlib.contextmanager

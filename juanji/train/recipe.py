@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from juanji import optim
-from juanji.checks import counts, fraction, nonnegative, one_of, positive, share, whole
+from juanji.checks import counts, fraction, is_whole, nonnegative, one_of, positive, share, whole
 from juanji.data import PRESETS, Augment, Jitter
 from juanji.engine.compiled import PRECISIONS
 from juanji.errors import ArgumentError, unknown_name
@@ -127,7 +127,8 @@ class Recipe:
         """Take over what JSON has as lists, and an augmentation by its name, and check it."""
         if isinstance(self.augment, str):
             object.__setattr__(self, "augment", Augment.of(self.augment))
-        object.__setattr__(self, "unfreeze_at", tuple(self.unfreeze_at))
+        epochs = (self.unfreeze_at,) if is_whole(self.unfreeze_at) else tuple(self.unfreeze_at)
+        object.__setattr__(self, "unfreeze_at", epochs)
         object.__setattr__(self, "lr_multipliers", tuple((str(p), float(factor)) for p, factor in self.lr_multipliers))
         for epoch in self.unfreeze_at:
             counts("training", unfreeze_at=epoch)

@@ -30,6 +30,7 @@ from juanji.train.folder import (
     RANGE_CURVE,
     WEIGHTS,
     Config,
+    check_outside,
     new_folder,
     read_config,
     resumed,
@@ -71,6 +72,7 @@ class Session(Callback):
         the choices say `auto`. The run keeps the precision that the recipe's means on this machine.
         """
         choices = choices.settled()
+        check_outside(out, choices.data)
         dataset = choices.load_data(progress)
         model = choices.create(dataset)
         preprocessing = Preprocessing.of(dataset.train, (choices.side, choices.side), choices.resize)
@@ -137,7 +139,7 @@ class Session(Callback):
         The folder is written after every epoch, the learning curve where that takes little of the time, and at the end.
         KeyboardInterrupt is passed on. Raises DataError where another process is training in the folder.
         """
-        self.trainer.callbacks = (self, *callbacks)
+        self.trainer.callbacks, self.interrupted = (self, *callbacks), False
         self.trainer.saving = Saving(self.path / CHECKPOINT, every_steps, every_seconds)
         with held(self.path), self.noted():
             for _ in self.trainer.run():

@@ -161,7 +161,7 @@ class Stepper:
 
     def owners(self) -> list[Stateful]:
         """Everything that a step changes."""
-        return [owner for owner in (self.model, self.optimizer, self.average) if owner is not None]
+        return [owner for owner in (self.model, self.optimizer, self.average, self.gathered) if owner is not None]
 
     def explained(self, images: Tensor, labels: Tensor, place: str) -> NonFiniteError:
         """The error for a step that was not taken: it is taken on the definitions, looked at, and undone."""

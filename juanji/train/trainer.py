@@ -20,7 +20,7 @@ from juanji.cell import Cell
 from juanji.data import Dataset, Images, Preprocessing, batches
 from juanji.data.loader import FEWEST, number_of_batches
 from juanji.engine.compiled import precision_here
-from juanji.errors import DataError, ShapeError, WeightsError
+from juanji.errors import DataError, DTypeError, ShapeError, WeightsError
 from juanji.graph import Array
 from juanji.nn.module import Module
 from juanji.optim import ExponentialMovingAverage, StoppingRule
@@ -61,9 +61,10 @@ class Trainer:
     callbacks      are told what happens
     saving         where and how often to write checkpoints; never by default
 
-    Each method is one step of the work and may be overridden: `objective` (the loss), `batches`, `take_step`,
-    `evaluate`. Raises ShapeError for a model with other outputs than the dataset has classes, ArgumentError for
-    bfloat16 where it cannot be had, or for parts to freeze that the model does not have.
+    Each method is one step of the work and may be overridden: `objective` (the loss), `batches`, with `count` where
+    there are more or fewer, `take_step`, `evaluate`. Raises ShapeError for a model with other outputs than the dataset
+    has classes, DTypeError for one that is not of float32, ArgumentError for bfloat16 where it cannot be had, or for
+    parts to freeze that the model does not have.
     """
 
     def __init__(
@@ -97,7 +98,11 @@ class Trainer:
     # What may be overridden
 
     def objective(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a scalar: the mean over labels (n,), or over shares of the classes (n, classes)."""
+        """The loss, a scalar: the mean over labels (n,), or over shares of the classes (n, classes).
+
+        It is traced like the network (`juanji.compile`). What changes during the training it reads from an attribute of
+        the model: a number, for which there is a plan each, or a `Buffer`.
+        """
         return self.loss(logits, labels)
 
     def make_stepper(self) -> Stepper:
@@ -158,6 +163,8 @@ class Trainer:
                     step = self.take_step(x, y)
                     self.tell("on_step", step)
                     self.keep_if_due()
+            if not self.progress.batch and self.progress.done < self.progress.total:
+                raise no_batches()
             yield self.finish_epoch()
             self.since = time.perf_counter()  # what the caller does with a row is not training
         self.tell("on_end")
@@ -254,13 +261,13 @@ class Trainer:
         """With `patience`, the best epoch so far; the model is given its weights."""
         if not self.recipe.patience:
             return None
-        if row.val_accuracy is None or row.val_loss is None:
-            return self.progress.best
-        best = Best(row.epoch, row.val_accuracy, row.val_loss)
-        if best.beats(self.progress.best):
-            self.best = self.model.state_dict()
-            return best
-        self.model.load_state_dict(self.best)
+        if row.val_accuracy is not None and row.val_loss is not None:
+            best = Best(row.epoch, row.val_accuracy, row.val_loss)
+            if best.beats(self.progress.best):
+                self.best = self.model.state_dict()
+                return best
+        if self.best:
+            self.model.load_state_dict(self.best)
         return self.progress.best
 
     def ends(self, raw: dict[Cell, Tensor]) -> bool:
@@ -419,10 +426,33 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     return "; ".join(f"{key} {theirs.get(key)!r}, here {ours[key]!r}" for key in ours if theirs.get(key) != ours[key])
 
 
+def no_batches() -> DataError:
+    return DataError(
+        "training: there are no batches in this epoch",
+        received="none from `batches`",
+        rule="`count` of them, the steps of an epoch",
+        fix="an iterator that begins anew in every epoch",
+    )
+
+
 def check_classes(model: Module, dataset: Dataset, preprocessing: Preprocessing) -> None:
-    """Raise ShapeError unless the model takes the dataset's images and gives one number for each class."""
+    """Raise ShapeError unless the model takes the dataset's images and gives one number for each class, DTypeError for
+    one that does not compute in float32."""
+    if other := [path for path, cell in model.cells("parameter").items() if cell.dtype != np.float32]:
+        raise DTypeError(
+            "training: the model's parameters are not float32, as the images are",
+            received=f"{other[0]} {model.cells()[other[0]].dtype}",
+            fix='model.astype("float32")',
+        )
     with model.evaluating():
         output = trace(model, Tensor.spec((1, *preprocessing.size, preprocessing.channels))).outputs
+    if not isinstance(output, Tensor):
+        raise ShapeError(
+            "training: the model's output is not a tensor",
+            received=f"a {type(output).__name__}",
+            rule="logits (N, classes) in evaluation mode; in training mode they, or `nn.AuxiliaryOutputs`",
+            fix="return the logits alone",
+        )
     if output.shape != (1, len(dataset.classes)):
         raise ShapeError(
             "training: the model's output does not fit the dataset",

@@ -138,6 +138,14 @@ def test_class_weights():
     again = pickle.loads(pickle.dumps(quick(class_weight="balanced").partial_fit(x, y)))
     straight = quick(class_weight="balanced").partial_fit(x, y).partial_fit(x, y)
     assert (again.partial_fit(x, y).predict_proba(X) == straight.predict_proba(X)).all()
+    with pytest.raises(DataError, match=r"not come yet\n  received  class_weight='balanced', no image of 8, 9\n"):
+        quick(class_weight="balanced").partial_fit(X[Y < 8], Y[Y < 8], classes=range(10))
+
+
+def test_classes_of_weight_0_are_not_learnt_from():
+    fitted = quick(batch=4, class_weight={8: 0.0}).fit(X, Y)
+    assert not (fitted.predict(X) == 8).any()
+    assert fitted.score(X[Y != 8], Y[Y != 8]) > 0.8
 
 
 # Images

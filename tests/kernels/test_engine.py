@@ -12,7 +12,7 @@ import pytest
 from frames import HALVES_HERE
 
 import juanji as jj
-from juanji.errors import NonFiniteError, TraceError
+from juanji.errors import ArgumentError, NonFiniteError, TraceError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 12, 12, 1)).astype(np.float32)
@@ -218,6 +218,71 @@ def test_a_layer_that_is_replaced_is_seen():
     net.replace_head(5)
     assert compiled(x).shape == (2, 5)
     np.testing.assert_allclose(np.asarray(compiled(x)), np.asarray(net(x)), rtol=1e-5, atol=1e-6)
+
+
+class Tempered(jj.nn.Module):
+    """Depends on attributes of its own, counts its calls, and leaves a tensor behind."""
+
+    calls = 0
+
+    def __init__(self):
+        self.temperature, self.between, self.seen, self.dense = 1.0, jj.relu, None, jj.nn.Linear(4, 3)
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen = self.dense(x)
+        return self.between(self.seen) / self.temperature + self.seen
+
+
+def test_attributes_that_are_set_are_seen():
+    net = Tempered()
+    compiled, x = jj.compile(net), RNG.normal(size=(2, 4)).astype(np.float32)
+
+    def same():
+        return np.allclose(np.asarray(compiled(x)), np.asarray(net(x)), rtol=1e-5, atol=1e-6)
+
+    assert same()
+    net.temperature = 4.0
+    assert same()
+    net.between = jj.tanh
+    assert same()
+    assert plans(compiled) == 3
+    net.temperature, net.between, net.unrelated = 1.0, jj.relu, object()
+    assert same()
+    compiled(x[:1])
+    net.unrelated = 1
+    assert same()
+    assert plans(compiled) == 4  # what forward itself sets, and what it does not read, makes no others
+
+
+def test_options_of_layers_and_optimisers_are_seen():
+    dropout = jj.nn.Dropout(0.9)
+    dropped = jj.compile(lambda x: dropout(x))
+    dropped(np.ones(8))
+    dropout.p = 0.0
+    assert (np.asarray(dropped(np.ones(8))) == 1).all()
+    (net, optimiser, step), (other, its, defined) = pair()
+    for decay in (0.0, 0.5):
+        optimiser.weight_decay = its.weight_decay = decay
+        step(X, Y), defined(X, Y)
+    assert_same(net, other)
+    assert plans(step) == 2
+
+
+def test_zeros_have_signs():
+    divided = jj.compile(lambda x, by: x / by)
+    assert [float(divided(np.ones(()), by)) for by in (0.0, -0.0, 0.0)] == [np.inf, -np.inf, np.inf]
+    assert plans(divided) == 2
+    signs = np.array([0.0, -0.0])
+    assert np.asarray(jj.compile(lambda x: x / signs)(np.ones(2))).tolist() == [np.inf, -np.inf]
+
+
+def test_arguments_by_name():
+    scaled = jj.compile(lambda x, by=1.0: x * by)
+    assert float(scaled(np.ones(()), by=3.0)) == 3
+    assert float(scaled(x=np.ones(()))) == 1
+    with pytest.raises(ArgumentError, match=r"no place\n  received  by\n"):
+        jj.compile(lambda x, *, by: x * by)(np.ones(()), by=3.0)
 
 
 def test_functions_share_cells():

@@ -11,6 +11,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
+import juanji as jj
 from juanji.engine import platform, threads, walker
 from juanji.engine.threads import Pool, Table
 from juanji.errors import ArgumentError
@@ -185,6 +186,33 @@ def test_a_closed_pool_has_no_threads_left():
     assert threading.active_count() == before + 3
     del pool
     assert threading.active_count() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_computes_whoever_computed_when_it_was_forked():
+    net, x = jj.models.create("lenet5").eval(), np.zeros((256, 28, 28, 1), np.float32)
+    compiled, ended = jj.compile(net), threading.Event()
+    expected = np.asarray(compiled(x))
+
+    def compute():
+        while not ended.is_set():
+            compiled(x)
+
+    busy = threading.Thread(target=compute)
+    busy.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if not child:
+                os._exit(0 if (np.asarray(compiled(x)) == expected).all() else 1)
+            deadline = time.monotonic() + 60
+            while not (done := os.waitpid(child, os.WNOHANG))[0]:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            assert done[1] == 0
+    finally:
+        ended.set()
+        busy.join()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

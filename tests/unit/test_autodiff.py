@@ -260,5 +260,23 @@ def test_rules_have_known_names_and_may_return_nothing():
     assert [float(g) for g in jj.vjp(lambda a, b: a * b, 2.0, 3.0, rules=rules)[1](1.0)] == [1, 0]
 
 
+def test_rules_give_what_belongs_to_the_inputs():
+    for rule, error, text in (
+        (lambda c, x: np.ones(3), ShapeError, r"float64\[3\] for float64\[2\]"),
+        (lambda c, x: (c, c), ArgumentError, r"relu: its rule gives more cotangents[\s\S]*2 for 1"),
+    ):
+        _, pull = jj.vjp(jj.relu, np.ones(2), rules={"relu": rule})
+        with pytest.raises(error, match=text):
+            pull(np.ones(2))
+    _, pull = jj.vjp(jj.relu, np.ones(2), rules={"relu": lambda c, x: np.full(2, 3.0)})
+    assert isinstance(pull(np.ones(2))[0], jj.Tensor)
+
+
+def test_tangents_of_a_module_are_those_of_its_parameters():
+    dense = jj.nn.Linear(2, 2)
+    with pytest.raises(ArgumentError, match=r"jvp: the tangents[\s\S]*missing bias \(2,\); unknown slope"):
+        jj.jvp(lambda m: m(np.ones(2, np.float32)), (dense,), ({"weight": np.zeros((2, 2)), "slope": 0.0},))
+
+
 def test_table_of_an_empty_batch():
     assert "float64[0, 2]" in jj.trace(jj.exp, np.ones((0, 2))).table(np.ones((0, 2)))

@@ -218,6 +218,10 @@ def test_one_network_with_its_options(capsys):
     assert json.loads(output)["options"]["hidden"] == [120, 84]
     _, output, _ = call(capsys, "models", "lenet5_1998")
     assert output.endswith("\nno options\n")
+    code, _, error = call(capsys, "models", "resnet18", "--task", "segmentation")
+    assert code == 2
+    assert error.startswith("juanji: there is no model for segmentation named 'resnet18'\n")
+    assert "'fcn_resnet50'" in error
 
 
 def test_options_of_a_network(capsys, tmp_path):

@@ -50,6 +50,16 @@ def test_figures_that_can_be_counted():
     assert result.confusion.sum() == len(result) == 5
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+def test_labels_of_few_bits(dtype):
+    labels = np.arange(40) % 20
+    result = judge(np.eye(20)[labels], labels.astype(dtype))
+    assert (result.accuracy, result.balanced_accuracy, result.macro_f1) == (1, 1, 1)
+    for label in (20,) if dtype is np.uint8 else (-100, 20):
+        with pytest.raises(ShapeError, match=f"label {label}, 20 classes"):
+            judge(np.eye(20)[labels], np.full(40, label, dtype))
+
+
 def test_top_5_says_nothing_of_five_classes():
     assert judge(np.eye(5), range(5)).top5 is None
 

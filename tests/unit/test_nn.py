@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -178,6 +180,67 @@ def test_astype_converts_floats_only():
     assert model.conv.weight.dtype == "float64"
     assert model.bn.num_batches_tracked.dtype == "int64"
     assert model(IMAGES.astype("float64")).dtype == "float64"
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float16", "bfloat16", np.int64, None, 3])
+def test_parameters_are_floats(dtype):
+    model = small()
+    with pytest.raises(DTypeError, match="parameters cannot be of this type"):
+        model.astype(dtype)
+    assert model.conv.weight.dtype == "float32"
+
+
+def test_layers_that_are_converted_first_begin_differently():
+    model = nn.Sequential(nn.Linear(4, 4).astype("float64"), nn.Linear(4, 4).astype(np.float64))
+    assert (np.asarray(model[0].weight) != np.asarray(model[1].weight)).all()
+    assert model[1].bias.dtype == "float64"
+
+
+def test_layers_that_were_read_before_they_had_a_place_are_told():
+    def scaled(layer):
+        layer.weight = layer.weight * 0.1
+        return layer
+
+    with pytest.warns(UserWarning, match=r"^0\.weight and 2\.weight began with the same random numbers"):
+        model = nn.Sequential(scaled(nn.Linear(4, 4)), scaled(nn.LayerNorm(4)), scaled(nn.Linear(4, 4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nn.Sequential(model, nn.ReLU())  # it is told once
+        shared = scaled(nn.Linear(4, 4))
+        nn.Sequential(shared, shared, copy.deepcopy(shared))
+        again = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        again[0].weight, again[1].weight
+        nn.Sequential(again, nn.ReLU())
+
+
+def test_threads_that_evaluate_leave_the_mode_as_it_was():
+    model = small()
+    inside, outside = threading.Barrier(3), threading.Barrier(3)
+
+    def look():
+        with model.evaluating():
+            inside.wait()
+            outside.wait()
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    [thread.start() for thread in threads]
+    with model.evaluating():
+        inside.wait()
+    assert not model.training  # for the others
+    outside.wait()
+    [thread.join() for thread in threads]
+    assert all(module.training for module in model.modules().values())
+    assert "_evaluating" not in vars(model)
+
+
+def test_what_is_not_for_load_state_dict():
+    model, tensor = small(), type("Tensor", (), {"shape": (3,), "__module__": "torch.nn"})()
+    with pytest.raises(WeightsError, match=r"PyTorch's tensors[\s\S]*a torch.nn.Tensor\n[\s\S]*load_torch_weights"):
+        model.load_state_dict({"conv.weight": tensor})
+    with pytest.raises(WeightsError, match=r"is a dictionary\n  received  5"):
+        model.load_state_dict(5)
+    with pytest.raises(ArgumentError, match=r"summary: bad input_shape\n  received  input_shape=8"):
+        model.summary(8)
 
 
 def test_sequential():

@@ -8,6 +8,7 @@ import pytest
 import juanji as jj
 from juanji import nn, optim
 from juanji.errors import ArgumentError
+from juanji.interop import load_weights, save_weights
 from juanji.optim import schedules
 
 OPTIMISERS = [
@@ -40,6 +41,50 @@ def test_each_finds_a_line(make):
     model = nn.Linear(4, 1)
     first = train(model, make(model), 1)
     assert train(model, make(model), 300) < 0.02 * first
+
+
+@pytest.mark.parametrize("frozen", [["weihgt"], "weight", ["0"]])
+def test_what_is_frozen_are_parameters(frozen):
+    model = nn.Linear(4, 1)
+    optimiser = optim.SGD(model, 0.1)
+    with pytest.raises(ArgumentError, match=r"what is frozen are no parameters[\s\S]*such as weight, bias"):
+        optimiser.update(model, {path: x * 0 for path, x in model.parameters().items()}, frozen)
+    assert int(optimiser.updates) == 0
+
+
+def test_what_is_assigned_is_checked():
+    model = nn.Linear(4, 1)
+    optimiser = optim.SGD(model, 0.1, momentum=0.9)
+    for lr in (None, -0.5, math.nan, "much"):
+        with pytest.raises(ArgumentError, match="SGD: bad lr"):
+            optimiser.lr = lr
+    optimiser.lr = 0
+    assert float(optimiser.lr) == 0
+    grads = {path: x * 0 + 1 for path, x in model.parameters().items()}
+    optimiser.momentum = 0.0
+    optimiser.update(model, grads)
+    assert (np.asarray(optimiser.velocity["bias"].read()) == 1).all()
+    plain = optim.SGD(model, 0.1)
+    plain.momentum = 0.9
+    with pytest.raises(ArgumentError, match="no velocity for a momentum"):
+        plain.update(model, grads)
+
+
+@pytest.mark.parametrize("make", [*OPTIMISERS, optim.ExponentialMovingAverage])
+def test_state_is_saved_and_restored(make, tmp_path):
+    model = nn.Linear(4, 1)
+    one, other = make(model), make(model)
+    grads = {path: x * 0 + 1 for path, x in model.parameters().items()}
+    one.update(model, grads) if isinstance(one, optim.Optimizer) else one.update(model)
+    assert one.state_dict().keys() == one.cells().keys()
+    save_weights(one, tmp_path / "state.safetensors")
+    load_weights(other, tmp_path / "state.safetensors")
+    again = make(model)
+    again.load_state_dict(one.state_dict())
+    for path, value in one.state_dict().items():
+        assert (np.asarray(value) == np.asarray(other.cells()[path].read())).all()
+        assert (np.asarray(value) == np.asarray(again.cells()[path].read())).all()
+    assert int(other.updates) == 1
 
 
 @pytest.mark.parametrize("make", OPTIMISERS)

@@ -360,6 +360,38 @@ def test_killed_while_files_are_written(reference, tmp_path):
     assert not list((tmp_path / "run").glob(".*"))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"checkpoint.safetensors": "precious", "notes.txt": "keep"},
+        {"model.safetensors": "precious"},
+        {"checkpoint.safetensors": "precious"},
+        {".draft.tmp": "precious"},
+    ],
+)
+def test_files_of_others_are_left_alone(names, capsys, tmp_path):
+    for name, text in names.items():
+        (tmp_path / name).write_text(text)
+    code, _, error = call(capsys, *ARGUMENTS, "--out", tmp_path, "--resume")
+    assert code == 2
+    assert "there is something already" in error
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == names
+
+
+def test_a_checkpoint_with_steps_is_left_alone(run, capsys, tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes((run / "checkpoint.safetensors").read_bytes())
+    assert call(capsys, *ARGUMENTS, "--out", tmp_path, "--resume")[0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+
+
+def test_a_session_that_goes_on_was_not_interrupted(tmp_path):
+    session = Session.start(Choices("digits", "perceptron", Recipe(epochs=1)), tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        session.train([StopAfter(5)])
+    session.train()
+    assert not json.loads((tmp_path / "run" / "metrics.json").read_text())["interrupted"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
 def test_killed_at_twenty_random_moments(reference, tmp_path):

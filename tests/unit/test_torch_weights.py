@@ -69,6 +69,14 @@ def test_axes_and_columns_by_hand(file):
     assert equal(state(model), state(small(seed=1)))
 
 
+def test_a_dictionary_in_memory():
+    model = small()
+    load_torch_weights(model, published(small(seed=1)), input_shape=SHAPE)
+    assert equal(state(model), state(small(seed=1)))
+    with pytest.raises(WeightsError, match=r"the state dictionary cannot be read\n  received  conv.weight: KeyError"):
+        load_torch_weights(model, {"conv.weight": object()}, input_shape=SHAPE)
+
+
 def test_what_is_saved_is_what_it_was_by_hand(file, tmp_path):
     save_torch_weights(small(seed=1), tmp_path / "again.safetensors", input_shape=SHAPE)
     from safetensors import safe_open

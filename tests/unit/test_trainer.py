@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import juanji as jj
 from juanji.data import Augment, Dataset, Images, Jitter, Preprocessing
 from juanji.engine.compiled import Compiled
-from juanji.errors import ArgumentError, DataError, NonFiniteError, UnknownNameError
+from juanji.errors import ArgumentError, DataError, DTypeError, NonFiniteError, ShapeError, UnknownNameError
 from juanji.models import create
 from juanji.nn import BatchNorm2d, Conv2d, Flatten, Linear, ReLU, Sequential
 from juanji.optim import SGD, ExponentialMovingAverage, multiplied
@@ -389,6 +389,21 @@ def test_patience_goes_back_to_the_best():
     assert len(trainer.dataset.val) + len(trainer.dataset.train) == 36
 
 
+def test_between_looks_the_model_is_still_the_best():
+    class Judge(Trainer):
+        def evaluate(self, images):
+            return float(self.progress.epoch), 0.5
+
+    class Keep(Callback):
+        def on_epoch(self, trainer, row):
+            seen.append(bits(trainer.model))
+
+    seen = []
+    [*Judge(plain(), DATA, Recipe(epochs=5, batch=8, eval_every=2, patience=9, **STILL), callbacks=[Keep()]).run()]
+    assert seen[0] != seen[1]
+    assert seen[1:] == [seen[1]] * 4
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 6)), min_size=4, max_size=60), st.integers(-3, 3), st.randoms()
@@ -533,6 +548,50 @@ def test_parts_of_a_small_last_batch_are_no_smaller_than_the_others():
     assert taken == [8, 8, 8, 8, 4]  # 36 images
 
 
+def test_a_step_that_was_not_taken_is_forgotten_on_the_definitions(monkeypatch):
+    monkeypatch.setenv("JUANJI_BACKEND", "numpy")
+    model = plain()
+    stepper = Stepper(model, SGD(model, 0.1), jj.cross_entropy, 8, parts=2)
+    x, y = DATA.train.x[:8], DATA.train.y[:8]
+    with pytest.raises(NonFiniteError):
+        stepper.step(x * np.nan, y)
+    assert math.isfinite(stepper.step(x, y)[0])
+    assert math.isfinite(stepper.step(x, y)[0])
+
+
+def test_a_loss_that_changes_with_the_epochs():
+    class Annealed(Trainer):
+        def objective(self, logits, labels):
+            return super().objective(logits, labels) + 100 * self.model.price
+
+    model = plain()
+    model.price, losses = 0.0, []
+    for row in Annealed(model, DATA, Recipe(epochs=3, batch=12, **STILL)).run():
+        losses.append(row.train_loss)
+        model.price += 1
+    assert [int(loss // 100) for loss in losses] == [0, 1, 2]
+
+
+def test_an_epoch_has_batches():
+    class Empty(Trainer):
+        def batches(self, start=0):
+            return iter(())
+
+    with pytest.raises(DataError, match="there are no batches in this epoch"):
+        next(Empty(plain(), DATA, Recipe(**STILL)).run())
+
+
+def test_models_that_cannot_be_trained_are_told():
+    class Pair(Sequential):
+        def forward(self, x):
+            return super().forward(x), x
+
+    with pytest.raises(ShapeError, match=r"output is not a tensor\n  received  a tuple"):
+        Trainer(Pair(Flatten(), Linear(36, 2)), DATA)
+    with pytest.raises(DTypeError, match=r"not float32[\s\S]*0\.weight float64[\s\S]*model\.astype"):
+        Trainer(plain().astype("float64"), DATA)
+
+
 def test_memory_is_known_before_the_first_step():
     trainer = Trainer(plain(), DATA, Recipe(batch=12, **STILL))
     x, y = Tensor(np.zeros((16, 6, 6, 1), np.float32)), Tensor(np.zeros(16, np.int64))
@@ -547,6 +606,8 @@ def test_the_batch_is_the_largest_that_fits(monkeypatch):
     trainer = Trainer(plain(), many, Recipe(**STILL))
     monkeypatch.setattr(budget, "free_memory", lambda: 10**12)
     assert budget.largest_batch(trainer)[0] == 128  # sixteen steps an epoch, not fewer
+    apart = Trainer(plain(), DATA, Recipe(batch=24, accumulate=20, **STILL))
+    assert budget.largest_batch(apart)[0] == 32  # an image for each part
     room = budget.memory(trainer, 64)
     monkeypatch.setattr(budget, "free_memory", lambda: 2 * room + 2)
     batch, why = budget.largest_batch(trainer)
@@ -562,12 +623,20 @@ def test_the_batch_is_the_largest_that_fits(monkeypatch):
 
 def test_free_memory(tmp_path, monkeypatch):
     assert 10**7 < budget.free_memory() < 10**14
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("400\n")
-    assert budget.free_in_group(tmp_path) == 600
-    (tmp_path / "memory.max").write_text("max\n")
-    assert budget.free_in_group(tmp_path) > 10**15
-    assert budget.free_in_group(tmp_path / "none") > 10**15
+    lines, inner, old = tmp_path / "cgroup", tmp_path / "above" / "inner", tmp_path / "memory"
+    lines.write_text("0::/above/inner\n5:memory:/\n3:cpu:/\n")
+    for folder, most, used in ((tmp_path, "max", 0), (inner.parent, 1000, 400), (inner, 3000, 300)):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(f"{most}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+    assert budget.free_in_groups(tmp_path, lines) == 600
+    (inner.parent / "memory.max").write_text("max\n")
+    assert budget.free_in_groups(tmp_path, lines) == 2700
+    old.mkdir()
+    (old / "memory.limit_in_bytes").write_text("50\n")
+    (old / "memory.usage_in_bytes").write_text("70\n")
+    assert budget.free_in_groups(tmp_path, lines) == 0
+    assert budget.free_in_groups(tmp_path, tmp_path / "none") > 10**15
     monkeypatch.setattr(budget, "MEMINFO", tmp_path / "none")
     assert budget.free_on_machine() > 10**7
 
