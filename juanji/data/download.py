@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -13,10 +16,12 @@ from pathlib import Path
 from typing import IO
 
 from juanji.errors import DataError
+from juanji.interop.lock import locked
 
 BLOCK = 1 << 18
 TRIES = 3  # of each mirror, each going on where the one before was cut
 TIMEOUT = 30.0  # seconds without a byte
+WAIT = 0.2  # seconds between two looks whether another process is done
 PASSING = (408, 416, 429)  # timeout, no such range, too many requests: asked again, these may be well
 Progress = Callable[[str, int, int], None]
 
@@ -42,31 +47,51 @@ def fetch(file: File, mirrors: Sequence[str], folder: Path, progress: Progress =
     """The file in a folder, downloaded from the first mirror (URL = mirror + name) that gives it whole.
 
     What was loaded before a connection was cut stays, in NAME.part, and is gone on with, by another mirror too. The
-    file is there only once its SHA-256 is right. Raises DataError with what was wrong with each mirror.
+    file is there only once its SHA-256 is right. One process at a time loads it; another waits, and takes what that
+    one has loaded. Raises DataError with what was wrong with each mirror.
     """
-    part, left, reasons = unfinished(folder / file.name), [*mirrors], dict[str, str]()
+    whole = folder / file.name
+    part = unfinished(whole)
+
+    def wait(_: IO[bytes]) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            progress(f"waiting for another process that loads {file.name}", part.stat().st_size, file.size)
+        time.sleep(WAIT)
+
+    with locked(part.with_name(f".{part.name}.lock"), wait, functools.partial(unwritable, part)):
+        if not whole.exists():
+            download(file, mirrors, whole, progress)
+    return whole
+
+
+def download(file: File, mirrors: Sequence[str], whole: Path, progress: Progress) -> None:
+    part, left, reasons = unfinished(whole), [*mirrors], dict[str, str]()
     for _ in range(TRIES):
         for mirror in [*left]:
             try:
                 go_on(mirror + file.name, file, part, progress)
-                os.replace(part, folder / file.name)
-                return folder / file.name
+                os.replace(part, whole)
+                return
             except WrongFileError as error:
                 left.remove(mirror)
                 reasons[mirror] = str(error)
             except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
                 reasons[mirror] = str(error) or type(error).__name__
             except OSError as error:
-                raise DataError(
-                    f"{part}: the file cannot be written",
-                    received=error.strerror or str(error),
-                    fix="name a folder that may be written to, on a disk with room: --data-dir FOLDER",
-                ) from None
+                raise unwritable(part, error) from None
     raise DataError(
         f"{file.name}: the file cannot be downloaded",
         received="\n            ".join(f"{mirror}: {reason}" for mirror, reason in reasons.items()),
         rule=f"{file.size:,} bytes with SHA-256 {file.sha256}",
-        fix=f"try again later, or put the file into {folder}",
+        fix=f"try again later, or put the file into {whole.parent}",
+    )
+
+
+def unwritable(part: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{part}: the file cannot be written",
+        received=error.strerror or str(error),
+        fix="name a folder that may be written to, on a disk with room: --data-dir FOLDER",
     )
 
 

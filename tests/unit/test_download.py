@@ -6,6 +6,7 @@ import http.server
 import socket
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -106,6 +107,28 @@ def test_another_run_goes_on_too(server, tmp_path):
     (tmp_path / "file.bin").rename(tmp_path / "file.bin.part")
     assert fetch(FILE, server.url("gone"), tmp_path).read_bytes() == CONTENT
     assert len(server.asked) == 1
+
+
+def test_one_at_a_time_loads_a_file_and_others_wait_for_it(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "WAIT", 0.01)
+    begun, waiting, told = threading.Event(), threading.Event(), []
+
+    def hold(*step):
+        begun.set()
+        assert waiting.wait(10)
+
+    def tell(*step):
+        told.append(step)
+        waiting.set()
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(fetch, FILE, server.url("good"), tmp_path, hold)
+        assert begun.wait(10)
+        assert fetch(FILE, server.url("good"), tmp_path, tell).read_bytes() == CONTENT
+        assert first.result().read_bytes() == CONTENT
+    assert server.asked == [("good", None)]
+    assert {what for what, _, _ in told} == {"waiting for another process that loads file.bin"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
 
 
 @pytest.mark.parametrize("mirror", ["whole", "unsatisfied"])

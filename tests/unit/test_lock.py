@@ -9,8 +9,8 @@ import pytest
 
 from juanji.cli import main
 from juanji.errors import DataError
+from juanji.interop import lock as module
 from juanji.train import Choices, Recipe, Session
-from juanji.train import lock as module
 from juanji.train.lock import held
 
 HOLD = """
@@ -90,7 +90,7 @@ def test_runs_do_not_get_into_each_others_way(tmp_path, capsys):
         Session.start(choices, out)
     session = Session.start(choices, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    (out / ".model.safetensors.1.tmp").touch()  # which the other process is writing
+    (out / ".0123456789abcdef.tmp").touch()  # which the other process is writing
     with held(out):
         with pytest.raises(DataError, match="another process"):
             session.train()
@@ -98,7 +98,7 @@ def test_runs_do_not_get_into_each_others_way(tmp_path, capsys):
             main(["train", "--resume", str(out)])
     assert ended.value.code == 2
     assert "run: another process is training in this run folder" in capsys.readouterr().err
-    (out / ".model.safetensors.1.tmp").unlink()
+    (out / ".0123456789abcdef.tmp").unlink()
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     (out / "config.json").unlink()  # another one that has not written it yet
     with held(out), pytest.raises(SystemExit):
