@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -208,11 +209,14 @@ RESERVED |= {"input_names", "output_names", "static_inputs"}
 
 def unique(named: Iterable[tuple[str, Operator]]) -> Iterator[tuple[str, Operator]]:
     """Names that can stand in a path, each once, and none that a module needs for itself."""
-    seen = dict.fromkeys(RESERVED, 0)
+    used, counts = {*RESERVED}, Counter[str]()
     for name, operator in named:
-        clean = name.strip("/").replace(".", "_") or operator.op
-        seen[clean] = count = seen.get(clean, -1) + 1
-        yield f"{clean}_{count}" if count else clean, operator
+        free = clean = name.strip("/").replace(".", "_") or operator.op
+        while free in used:
+            counts[clean] += 1
+            free = f"{clean}_{counts[clean]}"
+        used.add(free)
+        yield free, operator
 
 
 def check_names(

@@ -145,3 +145,17 @@ def test_a_mean_over_the_batch_depends_on_its_size():
         2 / 3 * np.float32(1),
         1e-6,
     )
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("to", [{"scale_factor": 2}, {"scale_factor": 1.7}, {"size": (5, 3)}])
+def test_resizing_beside_a_transpose(mode, to):
+    """onnxruntime moves a Transpose over a Resize, but neither its axes nor the limits of its cubic kernel."""
+    layer, x = nn.Upsample(mode=mode, **to).eval(), np.random.default_rng(0).normal(size=(5, *IMAGE)).astype("float32")
+    proto = checked(to_onnx(layer, x[:1], layout="NHWC"))
+    assert kinds(proto)["Resize"] == (mode != "bicubic")
+    close(with_onnxruntime(proto, [x], "NHWC"), layer(x), 1e-5)
+    first = nn.Sequential(nn.Conv2d(4, 4, 1), layer).eval()
+    proto = checked(to_onnx(first, x[:1], layout="NHWC"))
+    assert kinds(proto)["Resize"] == 1
+    close(with_onnxruntime(proto, [x], "NHWC"), first(x), 1e-5)

@@ -242,6 +242,14 @@ def test_shapes_from_inputs():
         jj.compile(net)(x, np.array([2, 3]))
 
 
+@pytest.mark.parametrize("names", [("", "", "Abs_1"), ("n", "n", "n_1"), ("n_1", "n", "n"), ("call", "call_1", "call")])
+def test_numbered_names_that_others_have_already(names):
+    """A node without a name is called by its operation."""
+    nodes = [node("Abs", a, b, name=name) for a, b, name in zip("xab", "aby", names, strict=True)]
+    net = load_onnx(model(nodes, {"x": (2,)}, {"y": (2,)}))
+    np.testing.assert_array_equal(net(np.float32([-1, 2])), [1, 2])
+
+
 def test_other_sizes_where_the_file_leaves_them_open():
     proto = model([node("GlobalAveragePool", "x", "y")], {"x": [1, 2, "h", "w"]}, {"y": [1, 2, 1, 1]})
     net = load_onnx(proto)

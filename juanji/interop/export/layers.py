@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from juanji.graph import Node
-from juanji.interop.export.builder import Builder, Value
+from juanji.interop.export.builder import Builder, Value, channels_first
 from juanji.interop.export.table import entry
 from juanji.interop.export.windows import attributes, kernels, pads_of
-from juanji.ops.resample import SLOPE, Scales
+from juanji.ops.resample import SLOPE
 from juanji.tensor import Tensor
 
 # Normalisation
@@ -81,35 +81,36 @@ def local_response_norm(b: Builder, node: Node) -> Value | None:
 
 @entry("resize")
 def resize(b: Builder, node: Node) -> Value | None:
+    """By scales where float32 reaches the size by them exactly, else to sizes.
+
+    Of all axes: where onnxruntime moves a Transpose over a Resize, it forgets to move its `axes`. A cubic one it cannot
+    run then, so that is written only where no Transpose is.
+    """
     (x,), attrs = node.inputs, node.attrs
     sizes, size, steps = x.shape[1:-1], attrs["size"], attrs["steps"]
     ratios = tuple(n / m for n, m in zip(sizes, size, strict=True))
-    options: dict[str, Any] = {"axes": list(range(2, x.ndim)), "coordinate_transformation_mode": "half_pixel"}
+    options: dict[str, Any] = {"coordinate_transformation_mode": "half_pixel"}
     if attrs["mode"] == "nearest":
         options |= {"coordinate_transformation_mode": "asymmetric", "mode": "nearest", "nearest_mode": "floor"}
         if not all(map(nearest_agrees, sizes, size, steps)):
             return None
-    elif attrs["mode"] == "bicubic" and x.ndim != 4:
-        return None  # runtimes know it of images alone
+    elif attrs["mode"] == "bicubic" and (x.ndim != 4 or b.full(x).order != channels_first(4)):
+        return None  # runtimes know it of images alone, channels first
     else:
         options |= {"mode": "linear"} if attrs["mode"] == "bilinear" else {"mode": "cubic", "cubic_coeff_a": SLOPE}
         if attrs["align_corners"]:
             options["coordinate_transformation_mode"] = "align_corners"
-            ratios = steps
-    if steps == ratios:
-        scales, target = "", b.integers(size)
+            steps = ratios
+    scales = np.asarray([1, 1, *(1 / step for step in steps)], np.float32)
+    pairs = [*zip(sizes, scales[2:], strict=True)]
+    if steps == ratios and tuple(n * float(scale) for n, scale in pairs) != size:
+        batch, *_, channels = b.sizes.of(x)
+        given = ["", b.shape((batch, channels, *size))]
+    elif tuple(int(np.floor(np.float32(n) * scale)) for n, scale in pairs) == size:
+        given = [b.initialiser(scales)]
     else:
-        scales, target = given_scales(b, sizes, size, steps), ""
-        if not scales:
-            return None
-    return b.images(b.node("Resize", b.first(x), "", scales, target, **options), node.outputs[0])
-
-
-def given_scales(b: Builder, sizes: tuple[int, ...], size: tuple[int, ...], steps: Scales) -> str:
-    """The scales as an initialiser, "" where in float32 they give another size."""
-    scales = np.asarray([1 / step for step in steps], np.float32)
-    reached = tuple(int(np.floor(np.float32(n) * s)) for n, s in zip(sizes, scales, strict=True))
-    return b.initialiser(scales) if reached == size else ""
+        return None
+    return b.images(b.node("Resize", b.first(x), "", *given, **options), node.outputs[0])
 
 
 def nearest_agrees(n: int, size: int, step: float) -> bool:
