@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from lzma import LZMAError
 from pathlib import Path
 from typing import IO
 
-from juanji.data.archives import is_archive, plain, written
+from juanji.data.archives import Archive, is_archive
 from juanji.data.images import ENDINGS, has_other_format, is_image
 from juanji.data.source import LARGEST, passed_over, too_large, walk
 from juanji.errors import DataError
-
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError, OSError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ def inputs(paths: Iterable[str], listed: bool) -> Inputs:
         elif listed:
             yield from inputs(listing(sys.stdin.buffer), False)
         else:
-            yield piped(member("standard input", sys.stdin.buffer, 0))
+            yield piped(sys.stdin.buffer)
 
 
 def listing(file: IO[bytes]) -> Iterator[str]:
@@ -60,16 +54,16 @@ def listing(file: IO[bytes]) -> Iterator[str]:
         yield from filter(None, (os.fsdecode(path).rstrip("\r\n") for path in line.split(b"\0")))
 
 
-def piped(found: Input | DataError) -> Input | DataError:
-    """What came from standard input, unless that is nothing, or paths instead of an image."""
-    if isinstance(found, DataError) or isinstance(found.source, Path):
-        return found
-    content = found.source.strip()
-    if content and not is_path(content.partition(b"\n")[0]):
-        return found
+def piped(file: IO[bytes]) -> Input | DataError:
+    """What comes from standard input, unless that is nothing, too large, or paths instead of an image."""
+    content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        return too_large("standard input", len(content))
+    if content.strip() and not is_path(content.strip().partition(b"\n")[0]):
+        return Input("standard input", content)
     return DataError(
         "standard input: this is no image",
-        received="the path of a file" if content else "nothing",
+        received="the path of a file" if content.strip() else "nothing",
         rule="one image file",
         fix="--list takes - for paths, one a line",
     )
@@ -112,52 +106,22 @@ def folder(path: Path) -> Inputs:
 
 
 def archive(path: Path) -> Inputs:
-    """The images in an archive, in its order. Nothing is unpacked to the disk."""
-    empty = True
+    """The images in an archive, by name, as training reads them."""
+    broken: dict[str, DataError] = {}
     try:
-        for found in (zipped if path.suffix.lower() == ".zip" else tarred)(path):
-            empty = False
-            yield found
+        found = Archive(path, broken)
     except DataError as error:
         yield error
-    except FileNotFoundError:
-        yield DataError(f"{path}: there is no such file", fix="check the path")
-    except DAMAGED as error:
-        yield DataError(
-            f"{path}: the archive cannot be read",
-            received=str(error) or type(error).__name__,
-            fix="download or make it again, without a password",
-        )
-    else:
-        if empty:
-            yield nothing(path, "archive")
-
-
-def zipped(path: Path) -> Inputs:
-    with zipfile.ZipFile(path) as opened:
-        found = opened.infolist()
-        for info, given in zip(found, written(found), strict=True):
-            name = plain(path, given)
-            if not info.is_dir() and wanted(name):
-                with opened.open(info) as file:
-                    yield member(f"{path}/{name}", file, info.file_size)
-
-
-def tarred(path: Path) -> Inputs:
-    with tarfile.open(path) as opened:
-        while info := opened.next():
-            opened.members.clear()  # type: ignore[attr-defined]  # they would hold every member's header
-            name = plain(path, info.name)
-            if info.isfile() and wanted(name) and (file := opened.extractfile(info)):
-                yield member(f"{path}/{name}", file, info.size)
-
-
-def member(name: str, file: IO[bytes], size: int) -> Input | DataError:
-    """An image whose bytes are in an open file. No more is read than an image may have, whatever `size` is stated."""
-    content = b"" if size > LARGEST else file.read(LARGEST + 1)
-    if size > LARGEST or len(content) > LARGEST:
-        return too_large(name, max(size, len(content)))
-    return Input(name, content)
+        return
+    places = {name: i for i, name in enumerate(found.files.names) if wanted(name)}
+    chosen = sorted((*places, *filter(wanted, broken)), key=lambda name: name.split("/"))
+    for name in chosen:
+        try:
+            yield broken[name] if name in broken else Input(f"{path}/{name}", found.read(places[name]))
+        except DataError as error:
+            yield error
+    if not chosen:
+        yield nothing(path, "archive")
 
 
 def nothing(path: Path, kind: str) -> DataError:

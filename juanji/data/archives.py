@@ -58,19 +58,22 @@ class Member(NamedTuple):
 class Archive(Source):
     """The files of an archive, read where they lie; of a compressed tar, from an unpacked copy without a name.
 
+    broken  where it is given, links that lead to no file of the archive are put there by their names, with the errors
+            that tell of them, and the archive is read without them
+
     Raises DataError, naming the archive and the file, for a name that leads out of it or is there twice, for a link
     that does or that leads round in a circle, for what is encrypted, or far smaller than what it stands for, and for
     damage.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, broken: dict[str, DataError] | None = None) -> None:
         self.path, self.lock = Path(path), threading.Lock()
         self.zipped = self.path.suffix.lower() == ".zip"
         self.file: IO[bytes] = opened(self.path)
         weakref.finalize(self, self.file.close)
         try:
             found = list((zip_members if self.zipped else tar_members)(self.path, self.file))
-            self.fill(sorted_out(self.path, found))
+            self.fill(list(sorted_out(self.path, found, broken)))
         except DataError:
             raise
         # A damaged archive can make these libraries raise anything.
@@ -238,9 +241,9 @@ def tar_members(path: Path, file: IO[bytes]) -> Iterator[Member]:
         while (entry := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # a kilobyte for each is kept there
             name = plain(path, entry.name)
-            check(entry.offset_data + entry.size <= end or not entry.isreg(), f"{name} reaches beyond the end")
             if entry.issparse():
                 raise refused(f"{path / name}", "a file with holes")
+            check(entry.offset_data + entry.size <= end or not entry.isreg(), f"it ends in the middle of {name}")
             member = Member(name, entry.offset_data, entry.size, zipfile.ZIP_STORED, entry.size, int(entry.mtime))
             if entry.isdir():
                 yield member._replace(name=f"{name}/")
@@ -250,6 +253,9 @@ def tar_members(path: Path, file: IO[bytes]) -> Iterator[Member]:
                 yield member._replace(link=plain(path, entry.linkname))
             elif entry.isreg():
                 yield member
+    # tarfile takes whatever is no header for the end, which is a block of zeros.
+    check(archive.offset + tarfile.BLOCKSIZE <= end, "it ends in the middle, before the block of zeros at its end")
+    check(not any(stored(file, archive.offset, tarfile.BLOCKSIZE)), f"there is no header at byte {archive.offset:,}")
 
 
 def plain(path: Path, name: str) -> str:
@@ -266,7 +272,7 @@ def folders(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in found if name and not passed_over(name)))
 
 
-def sorted_out(path: Path, members: list[Member]) -> list[Member]:
+def sorted_out(path: Path, members: list[Member], broken: dict[str, DataError] | None = None) -> Iterator[Member]:
     """The files, sorted as a folder's would be, each link as the file it leads to; without those passed over."""
     by_name: dict[str, Member] = {}
     for member in members:
@@ -276,7 +282,13 @@ def sorted_out(path: Path, members: list[Member]) -> list[Member]:
             raise refused(f"{path / member.name}", "a name that is there twice")
         by_name[member.name] = member
     chosen = sorted((name for name in by_name if not passed_over(name)), key=lambda name: name.split("/"))
-    return [followed(path, by_name, name)._replace(name=name) for name in chosen]
+    for name in chosen:
+        try:
+            yield followed(path, by_name, name)._replace(name=name)
+        except DataError as error:
+            if broken is None:
+                raise
+            broken[name] = error
 
 
 def followed(path: Path, by_name: dict[str, Member], name: str) -> Member:

@@ -1,6 +1,7 @@
 """Folders and archives as tables of files: what is in them, what is refused, reading by several threads."""
 
 import contextlib
+import gzip
 import io
 import os
 import stat
@@ -393,6 +394,42 @@ def test_enormous_sizes_in_tar_headers(tmp_path):
             (tmp_path / "x.tar").write_bytes(bytes(entry) + bytes(2048))
             with pytest.raises(DataError, match=r"x\.tar"):
                 Archive(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_tars_that_were_cut_wherever_that_is(tmp_path, form, compress):
+    """Of tars without it, what follows their last file is blocks of zeros: one will do, as it does for GNU's tar."""
+    path, buffer = tmp_path / ("x.tar" if compress is bytes else "x.tar.gz"), io.BytesIO()
+    names = ["a/1.png", f"a/{'long' * 30}.png", "b/猫.png"][: 3 if form != tarfile.USTAR_FORMAT else 1]
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = 700
+            archive.addfile(entry, io.BytesIO(bytes(range(100)) * 7))
+        end = archive.offset
+    for size in (end + 512, end + 1024, len(buffer.getvalue()), end + 5 * 10240):
+        path.write_bytes(compress(buffer.getvalue()[:size].ljust(size, b"\0")))
+        assert len(Archive(path).files) == len(names)
+    for size in [*range(1, end, 199), end - 1, end, end + 511]:
+        path.write_bytes(compress(buffer.getvalue()[:size]))
+        with pytest.raises(DataError, match=r"x\.tar.*: the archive is damaged"):
+            Archive(path)
+    with pytest.raises(DataError, match="received  it ends in the middle, before the block of zeros at its end"):
+        Archive(path)
+    path.write_bytes(compress(buffer.getvalue()[:end] + b"x" * 1024))
+    with pytest.raises(DataError, match=f"received  there is no header at byte {end:,}"):
+        Archive(path)
+
+
+def test_files_with_holes_in_tars(tmp_path):
+    entry = tarfile.TarInfo("a/1.png")
+    entry.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "99999999"}
+    entry.size = 512
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(entry, io.BytesIO(b"1\n0\n0\n".ljust(512, b"\0")))
+    with pytest.raises(DataError, match=r"1\.png: this is refused\n  received  a file with holes"):
+        Archive(tmp_path / "x.tar")
 
 
 class Entry:
