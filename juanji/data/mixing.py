@@ -30,11 +30,12 @@ def half_of_beta(alpha: float) -> tuple[Array, Array]:
     """The distribution of Beta(α, α) up to ½, where it is ½, and the places tᵐ at which it is known, m = min(α, 1).
 
     In t = xᵐ the density, x^(α − m)·(1 − x)^(α − 1) but for a constant, has no pole, so that a sum of trapezia will do.
+    For α of 1 and more it is taken to be 1 at its largest, at ½, and cannot vanish everywhere.
     """
     power = min(alpha, 1)
     places = np.linspace(0, 0.5**power, STEPS + 1)
     x = places ** (1 / power)
-    density = x ** (alpha - power) * (1 - x) ** (alpha - 1)
+    density = (1 - x if alpha < 1 else 4 * x * (1 - x)) ** (alpha - 1)
     cumulative = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
     return cumulative / (2 * cumulative[-1]), places
 

@@ -491,6 +491,13 @@ def test_shares_are_distributed_by_beta(alpha):
     assert np.allclose(mixing.beta(draws, alpha) + mixing.beta(1 - draws, alpha), 1)
 
 
+@pytest.mark.parametrize("alpha", [600.0, 1e4, 1e12])
+def test_large_shares_do_not_vanish(alpha):
+    share = mixing.beta(np.linspace(0.001, 0.999, 999), alpha)
+    assert (np.abs(share - 0.5) < 4 / np.sqrt(8 * alpha) + 0.5 / mixing.STEPS).all()
+    assert (np.diff(share) >= 0).all()
+
+
 def test_beta_1_is_uniform():
     draws = np.linspace(0, 1, 101)
     assert np.allclose(mixing.beta(draws, 1.0), draws, atol=1e-6)
