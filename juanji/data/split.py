@@ -70,26 +70,38 @@ def split(y: Array, digests: Array, seed: int = 0, share: float = SHARE) -> Arra
     digests  of the images' content (N,), uint64
 
     Whether an image is held out depends on its content and, at the edge, on how many there are in its class; not on its
-    name or place. Copies of an image within a class stay together. A class of two or more has at least one on each
-    side; one image alone is to train on.
+    name or place. Copies of an image stay together, but for a class of nothing else; those in several classes are to
+    train on unless all are held out. A class of two or more has at least one on each side, but for such copies; one
+    image alone is to train on.
     """
     check_share("split", share=share)
     held = np.zeros(len(y), bool)
     mixed = mix(digests, seed)
     for label in np.unique(y):
         places = np.flatnonzero(y == label)
-        order = places[np.argsort(mixed[places], kind="stable")]
-        held[order[: edge(mixed[order], share)]] = True
+        held[places[smallest(mixed[places], share)]] = True
+    return together(held, y, digests)
+
+
+def smallest(keys: Array, share: float) -> Array:
+    """The places of about that share of a class's keys: the smallest, but no copies without the others, unless there is
+    nothing else, and no more than half, or than the share where that is more: copies that are most of a class stay."""
+    _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    wanted = held_out(len(keys), share)
+    most = max(wanted, len(keys) // 2)
+    order = np.lexsort((keys, counts[group] > most))
+    edges = np.flatnonzero(np.diff(group[order])) + 1
+    edges = edges[edges <= most]
+    return order[: edges[np.abs(edges - wanted).argmin()] if len(edges) else wanted]
+
+
+def together(held: Array, y: Array, keys: Array) -> Array:
+    """`held`, but of copies that lie in several classes only where all of them are: no class loses what it has to train
+    on, and the order does not matter."""
+    for places in groups(keys):
+        if (y[places] != y[places[0]]).any():
+            held[places] = held[places].all()
     return held
-
-
-def edge(ordered: Array, share: float) -> int:
-    """How many of a class are held out, moved so that it does not come between copies where that can be."""
-    wanted = held_out(len(ordered), share)
-    if not wanted:
-        return 0
-    edges = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
-    return int(edges[np.abs(edges - wanted).argmin()]) if len(edges) else wanted
 
 
 def held_out(count: int, share: float = SHARE) -> int:

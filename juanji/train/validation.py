@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from juanji.data import Dataset, Images
+from juanji.data.split import smallest, together
 from juanji.errors import DataError
 from juanji.graph import Array
 
@@ -39,11 +40,9 @@ def held_out(images: Images, seed: int) -> Array:
     keys, held = hashes(images, seed), np.zeros(len(images), bool)
     for label in np.unique(images.y):
         members = np.flatnonzero(images.y == label)
-        distinct, counts = np.unique(keys[members], return_counts=True)
-        last = int(np.searchsorted(np.cumsum(counts), max(1, round(SHARE * len(members)))))
-        if len(distinct) > 1:
-            held[members[keys[members] <= distinct[min(last, len(distinct) - 2)]]] = True
-    return held
+        if (keys[members] != keys[members[0]]).any():
+            held[members[smallest(keys[members], SHARE)]] = True
+    return together(held, images.y, keys)
 
 
 def hashes(images: Images, seed: int) -> Array:

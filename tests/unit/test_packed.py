@@ -536,6 +536,22 @@ def test_copies_stay_together():
     assert split(np.zeros(2, int), np.zeros(2, np.uint64)).sum() == 1
 
 
+@pytest.mark.parametrize(("copies", "held"), [([18, 1, 1], 2), ([10, 10], 10), ([4] * 5, 4), ([9, 1], 1), ([99, 1], 1)])
+def test_copies_that_are_most_of_a_class_are_to_train_on(copies, held):
+    values = np.repeat(np.random.default_rng(0).integers(1, 2**63, len(copies)), copies).astype(np.uint64)
+    for seed in range(8):
+        assert split(np.zeros(len(values), int), values, seed, 0.1).sum() == held
+
+
+def test_copies_in_several_classes_are_on_one_side():
+    values = np.random.default_rng(0).integers(1, 2**63, 40).astype(np.uint64)
+    y = np.arange(40) % 2
+    values[1] = values[0]
+    found = [split(y, values, seed) for seed in range(40)]
+    assert {(bool(held[0]), bool(held[1])) for held in found} == {(True, True), (False, False)}
+    assert all(3 <= held[y == label].sum() <= 4 for held in found for label in (0, 1))
+
+
 def test_a_new_image_moves_few_others():
     values = np.random.default_rng(0).integers(0, 1 << 63, 1000).astype(np.uint64)
     before, after = split(np.zeros(999, int), values[:-1]), split(np.zeros(1000, int), values)

@@ -427,6 +427,18 @@ def test_a_tenth_of_each_class_validates(found, seed, shuffled):
     assert len(held) == 1
 
 
+def test_copies_do_not_go_to_validation_with_most_of_a_class():
+    x = np.zeros((20, 1, 1, 1), np.uint8)
+    x[18:, 0, 0, 0] = 1, 2
+    x, y = np.concatenate([x, x + 100]), np.repeat([0, 1], 20)
+    x[39] = x[19]  # one that is in both classes
+    for seed in range(8):
+        data = with_validation(Dataset("d", Images(x, y), Images(x[:0], y[:0]), ("a", "b")), seed)
+        val = data.val.x.ravel().tolist()
+        assert set(val) <= {1, 2, 101}
+        assert val.count(2) in (0, 2)
+
+
 def test_nothing_to_validate_on():
     lone = Dataset("lone", images(2), images(2), ("a", "b"))
     with pytest.raises(DataError, match="has no images to validate on"):
