@@ -72,11 +72,13 @@ class Images:
     names: Callable[[int], str] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.x.shape) != 4 or self.x.dtype not in (np.uint8, np.float32) or self.y.dtype != np.int64:
+        pixels, labels = (getattr(array, "dtype", None) for array in (self.x, self.y))  # a list has none
+        if pixels not in (np.uint8, np.float32) or labels != np.int64 or len(self.x.shape) != 4:
             raise DataError(
                 "these arrays are not labelled images",
-                received=f"x {self.x.dtype}{list(self.x.shape)}, y {self.y.dtype}{list(self.y.shape)}",
+                received=f"x {described(self.x)}, y {described(self.y)}",
                 rule="x (N, H, W, C) of float32 or uint8, y (N,) of int64",
+                fix="np.asarray(x, np.float32), in 0…1, or np.uint8; x[..., None] for grey; np.asarray(y, np.int64)",
             )
         if self.y.shape != self.x.shape[:1]:
             raise DataError(
@@ -130,19 +132,26 @@ class Dataset:
         if not len(self.train):
             raise DataError(f"the dataset {self.name!r} is empty", received="no training image", rule="at least one")
         for part in filter(None, (self.train, self.val, self.test)):
-            wrong = part.y[(part.y < 0) | (part.y >= len(self.classes))]
-            if wrong.size:
-                raise DataError(
-                    f"the dataset {self.name!r} has labels without a class",
-                    received=f"label {wrong[0]}",
-                    rule=f"0 to {len(self.classes) - 1}, one for each of {len(self.classes)} classes",
-                )
+            check_labels(f"the dataset {self.name!r} has labels without a class", part.y, len(self.classes))
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of the images for testing, as a network takes them; those for training may be larger."""
         _, height, width, channels = self.test.x.shape
         return height, width, channels
+
+
+def described(array: Any) -> str:
+    return f"{array.dtype}{list(array.shape)}" if hasattr(array, "dtype") else type(array).__name__
+
+
+def check_labels(what: str, y: Array, classes: int) -> None:
+    """Raise DataError, headed `what`, for labels that are none of so many classes."""
+    wrong = y[(y < 0) | (y >= classes)]
+    if wrong.size:
+        raise DataError(
+            what, received=f"label {wrong[0]}", rule=f"0 to {classes - 1}, one for each of {classes} classes"
+        )
 
 
 def stratified(y: Array) -> Array:

@@ -72,7 +72,7 @@ def batches(
     seed: int = 0,
     epoch: int = 0,
     shuffle: bool = True,
-    change: Augment | Change | None = None,
+    change: Augment | Change | str | None = None,
     start: int = 0,
     fewest: int = 1,
     preprocessing: Preprocessing | None = None,
@@ -82,8 +82,8 @@ def batches(
     """Go through the images once: x (n, H, W, C) in 0…1 and y (n,) with n = size, the last batch smaller where need be.
 
     seed, epoch    fix the order and the changes, and nothing else does: there is no hidden generator
-    change         an `Augment`; or a function, such as `Jitter`: `(x, draws)` returns x changed, by numbers `draws`
-                   (n, 8) in [0, 1) that belong to each image and epoch, whatever the order
+    change         an `Augment`, or what `Augment.of` reads; or a function, such as `Jitter`: `(x, draws)` returns x
+                   changed, by numbers `draws` (n, 8) in [0, 1) that belong to each image and epoch, whatever the order
     start          how many batches to leave out: those that follow are the same as ever
     fewest         fewer images than these that are left over at the end make no batch, unless they are all
     preprocessing  x comes in its size and standardised, as by `preprocessing(x)`; by default in the size the images
@@ -94,8 +94,9 @@ def batches(
                    read, and a function called, by all of them at once
 
     Returns an iterator that says how long it was waited for, `Loader`. Raises, before the first batch is asked for,
-    ArgumentError for a number under 1 and for a start beyond the end, DataError for no images, ShapeError for images
-    that the change cannot be made to.
+    ArgumentError for a number under 1 and for a start beyond the end, UnknownNameError for a change that is none,
+    DataError for no images and for labels that are none of the classes, ShapeError for images that the change cannot be
+    made to.
     """
     counts("batches", size=size, fewest=fewest, threads=1 if threads is None else threads)
     if not len(images):
@@ -106,6 +107,7 @@ def batches(
             "batches: bad start", received=f"start={start}", rule=f"0 to {count}, the number of batches"
         )
     order = epoch_order(len(images), seed, epoch) if shuffle else np.arange(len(images))
+    change = Augment.of(change) if isinstance(change, str) else change
     prepare = Preparation(images, order, seed, epoch, change, preprocessing, classes)
     parts = (slice(i * size, (i + 1) * size) for i in range(start, count))
     return Loader(prepare, parts, threads or min(THREADS, platform.threads()))

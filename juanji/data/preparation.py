@@ -12,7 +12,7 @@ from juanji import random
 from juanji.data import erasing, mixing
 from juanji.data.augment import PRESETS, STILL, Augment
 from juanji.data.changes import Draws, painted, placed
-from juanji.data.dataset import Images
+from juanji.data.dataset import Images, check_labels
 from juanji.data.preprocessing import Preprocessing
 from juanji.errors import ArgumentError, ShapeError
 from juanji.graph import Array
@@ -48,6 +48,8 @@ class Preparation:
                 rule="classes=, a whole number",
                 fix="classes=len(dataset.classes)",
             )
+        if self.augment.mixes and self.classes is not None:
+            check_labels("batches: there are labels without a class", self.images.y, self.classes)
         check_images(self.images.x.shape[1:], self.augment, self.size, self.preprocessing)
 
     @functools.cached_property

@@ -109,6 +109,16 @@ def test_wrong_datasets():
         Images(x[0], y)
     with pytest.raises(DataError, match="not labelled images"):
         Images(x, y.astype(np.float32))
+    for wrong, told in (
+        ((x.astype(np.float64), y), r"x float64\[10"),
+        ((x, y.astype(np.int32)), r"y int32\[10\]"),
+        ((list(x), y), "x list, y int64"),
+        ((x, y.tolist()), "y list"),
+    ):
+        with pytest.raises(
+            DataError, match=rf"not labelled images\n  received  .*{told}[\s\S]*fix .*asarray\(y, np\.int64"
+        ):
+            Images(*wrong)
     with pytest.raises(DataError, match="the dataset 'mine' is empty"):
         Dataset("mine", some()[:0], some(), ("a", "b", "c"))
     with pytest.raises(DataError, match=r"labels without a class[\s\S]*label 2[\s\S]*0 to 1"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from juanji.data import PRESETS, Augment, Images, Jitter, Loader, Preprocessing, batches
 from juanji.data.loader import number_of_batches
-from juanji.errors import ArgumentError, DataError, ShapeError
+from juanji.errors import ArgumentError, DataError, ShapeError, UnknownNameError
 
 RNG = np.random.default_rng(7)
 
@@ -269,6 +269,19 @@ def test_bad_starts_and_threads():
 def test_mixing_wants_the_number_of_classes():
     with pytest.raises(ArgumentError, match=r"number of classes must be known[\s\S]*mixup=0\.2[\s\S]*classes=len"):
         batches(some(), 4, change=Augment(mixup=0.2))
+    images = some()
+    most = int(images.y.max())
+    with pytest.raises(
+        DataError, match=rf"labels without a class\n  received  label {most}\n  rule .* 0 to {most - 1}"
+    ):
+        batches(images, 4, change=Augment(mixup=0.2), classes=most)
+
+
+def test_a_change_by_its_name():
+    x, named = (together(batches(some(), 4, change=change))[0] for change in (PRESETS["light"], "light"))
+    np.testing.assert_array_equal(x, named)
+    with pytest.raises(UnknownNameError, match="no augmentation named 'lite'"):
+        batches(some(), 4, change="lite")
 
 
 def test_images_that_a_change_cannot_be_made_to():
