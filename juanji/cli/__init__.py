@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import sys
@@ -71,9 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. A mistake, like a warning, is told plainly; it ends with exit code 2, Ctrl-C with 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that lacks a character must not end the program.
+        # A terminal that lacks a character must not end the program. UTF-8 lacks nothing but the bytes of files' names
+        # that are not, for which JSON has escapes.
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            utf8 = codecs.lookup(stream.encoding).name == "utf-8"
+            stream.reconfigure(errors="backslashreplace" if utf8 else "replace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = plainly()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from juanji.table import aligned
+from juanji.table import aligned, one_line
 
 if TYPE_CHECKING:
     from juanji.data.download import Progress
@@ -33,8 +33,8 @@ def check(
     and labels, .npz or IDX files, or digits, mnist, fashion-mnist, cifar10.
 
     The exit code is 1 where training would be wrong: images that cannot be read, one class only, a class without an
-    image to train on, the same image in two classes or two parts, classes that differ by upper and lower case only. All
-    else that is found is a warning or a note, and the exit code is 0.
+    image to train on, the same image in two classes or two parts, classes that differ by upper and lower case only, or
+    whose names are not UTF-8. All else that is found is a warning or a note, and the exit code is 0.
 
     Examples:
 
@@ -108,7 +108,7 @@ def told(finding: Finding) -> Iterator[str]:
     yield ""
     yield f"{finding.level}: {finding.what}"
     shown = finding.names[: SHOWN if finding.level != "note" else 3]
-    yield from (f"  {name}" for name in shown)
+    yield from (f"  {one_line(name)}" for name in shown)
     if len(finding.names) > len(shown):
         yield f"  and {len(finding.names) - len(shown):,} more"
     if finding.fix:

@@ -22,6 +22,7 @@ from juanji.cli.status import first_call, status
 from juanji.engine.platform import threads
 from juanji.errors import ArgumentError, DataError
 from juanji.graph import Array
+from juanji.table import one_line
 from juanji.train import Run, load_run
 from juanji.train.evaluation import batch_of
 
@@ -158,7 +159,7 @@ def warn(run: Run, name: str, image: Array) -> None:
 def lines(top: int) -> Iterator[Callable[[Result], None]]:
     def write(result: Result) -> None:
         named = (f"{p['class']} ({p['probability']:.1%})" for p in result["predictions"])
-        print(f"{result['image']}: {', '.join(named)}")
+        print(one_line(f"{result['image']}: {', '.join(named)}"))
 
     yield write
 

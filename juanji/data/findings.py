@@ -14,7 +14,7 @@ from juanji.data import case
 from juanji.data.download import Progress, silent
 from juanji.data.images import has_other_format
 from juanji.data.inspection import BLACK, MOVING, PLAIN, TURNED, Inspection, inspect
-from juanji.data.labelled import TEST, TRAIN, Labelled, several
+from juanji.data.labelled import NAME_FIX, TEST, TRAIN, Labelled, no_text, several
 from juanji.data.origin import find
 from juanji.data.overview import counts, pair
 from juanji.data.split import groups, held_out
@@ -77,7 +77,8 @@ def check(
     """Decode every image of the data that `find` takes, or that it returned, and tell what is wrong with it.
 
     Training would be wrong where images cannot be read, where there is one class only or one without an image to train
-    on, where the same image is in two classes or in two parts, and where classes differ by upper and lower case only.
+    on, where the same image is in two classes or in two parts, where classes differ by upper and lower case only, and
+    where the name of one is not UTF-8.
     """
     found = data if isinstance(data, Labelled) else find(data, data_dir, progress)
     seen = inspect(found, progress)
@@ -112,6 +113,9 @@ def classes(seen: Inspection) -> Iterator[Finding]:
     data = seen.data
     if len(data.classes) < 2:
         yield Finding("one class", "wrong", "there is only one class", data.classes, "a folder for each class")
+    if names := no_text(data.classes):
+        what = f"{several(len(names), 'class', 'classes')} whose names are no UTF-8"
+        yield Finding("names not UTF-8", "wrong", what, names, NAME_FIX)
     to_train = trained(seen)
     missing = tuple(data.classes[i] for i in np.flatnonzero(to_train == 0))
     if missing:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,7 @@ PART_NAMES = {
     "train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL, "test": TEST,
     "testing": TEST,
 }  # fmt: skip
+NAME_FIX = "rename the folders: convmv -f ENCODING -t utf8 does, or mv"
 GREY = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B")  # Pillow's modes without colour
 
 
@@ -169,7 +171,7 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """The names of classes in order: by number where all are numbers, else by letter."""
     found = set(names)
     numbers = all(name.isascii() and name.removeprefix("-").isdigit() for name in found)
-    return tuple(sorted(found, key=(lambda name: (int(name), name)) if numbers else None))
+    return tuple(sorted(found, key=(lambda name: (Decimal(name), name)) if numbers else None))  # of any length
 
 
 def numbered(labels: Sequence[str]) -> tuple[tuple[str, ...], Array]:
@@ -177,6 +179,11 @@ def numbered(labels: Sequence[str]) -> tuple[tuple[str, ...], Array]:
     classes = in_order(labels)
     number = {label: n for n, label in enumerate(classes)}
     return classes, np.array([number[label] for label in labels], np.int64)
+
+
+def no_text(names: Iterable[str]) -> tuple[str, ...]:
+    """The names that are no text: of folders whose bytes are no UTF-8, as systems of another encoding have written."""
+    return tuple(name for name in names if name.encode("utf-8", "ignore").decode() != name)
 
 
 def several(count: int, what: str, plural: str = "") -> str:

@@ -21,7 +21,7 @@ from juanji.data.dataset import Dataset, Images, Naming
 from juanji.data.download import Progress, silent
 from juanji.data.form import RESIZE, Form
 from juanji.data.images import has_other_format
-from juanji.data.labelled import PARTS, TEST, TRAIN, VAL, ImageArray, Labelled, several
+from juanji.data.labelled import NAME_FIX, PARTS, TEST, TRAIN, VAL, ImageArray, Labelled, no_text, several
 from juanji.data.origin import find, in_memory
 from juanji.data.overview import common_size, own_channels
 from juanji.data.packed import Failures, pixels
@@ -236,13 +236,20 @@ def warn_of_copies(found: Labelled, content: Array) -> None:
 
 
 def check_classes(name: str, classes: tuple[str, ...], y: Array) -> None:
-    """Raise DataError for one class only, or one without an image to train on."""
+    """Raise DataError for one class only, one whose name is no text, or one without an image to train on."""
     if len(classes) < 2:
         raise DataError(
             f"{name}: there is only one class",
             received=", ".join(classes),
             rule="two or more",
             fix="name the folder that the class folders lie in, not one of them or one around it",
+        )
+    if names := no_text(classes):
+        raise DataError(
+            f"{name}: there are classes whose names are no text",
+            received=", ".join(map(ascii, names[:10])),
+            rule="UTF-8",
+            fix=NAME_FIX,
         )
     missing = np.flatnonzero(np.bincount(y, minlength=len(classes)) == 0)
     if len(missing):

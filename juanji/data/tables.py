@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import posixpath
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -52,13 +53,13 @@ def collect(path: Path, labels: list[str], parts: list[int]) -> Iterator[str]:
         if len(row) <= max(file, label, part or 0) or not row[file].strip() or not row[label].strip():
             raise bad_row(path, number, repr(row)[:200])
         name = row[file].strip().replace("\\", "/")
-        if name in seen:
+        if (plain := posixpath.normpath(name)) in seen:
             raise bad_row(path, number, f"{name} a second time")
         if part is not None:
             if row[part].strip().lower() not in PART_NAMES:
                 raise bad_row(path, number, f"part {row[part]!r}")
             parts.append(PART_NAMES[row[part].strip().lower()])
-        seen.add(name)
+        seen.add(plain)
         labels.append(row[label].strip())
         yield name
 

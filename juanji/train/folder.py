@@ -260,7 +260,8 @@ def save_run(path: Path, config: Config, model: Module, history: Sequence[Epoch]
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))  # JSON's escapes, for paths that are not UTF-8
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 
@@ -96,6 +97,15 @@ def lone_test_class(data):
     shutil.rmtree(data / "dog")
 
 
+def foreign(data):
+    """A folder as a system of another encoding has written it."""
+    try:
+        os.mkdir(os.path.join(os.fsencode(data), "über".encode("latin-1")))
+    except (OSError, UnicodeError):
+        pytest.skip("names are UTF-8 here")
+    save(picture(77), data / os.fsdecode(b"\xfcber") / "1.png")
+
+
 WRONG = {
     "unreadable": (damage, 3, r"cut\.png: the image cannot be read: .*truncated"),
     "one class": (lambda data: shutil.rmtree(data / "dog"), 1, "there is only one class"),
@@ -103,6 +113,7 @@ WRONG = {
     "duplicates across classes": (lambda d: copy(d, "cat/00.png", "dog/x.png"), 1, r"cat.00\.png = .*dog.x\.png"),
     "duplicates across parts": (leak, 1, r"test.cat.copy\.png = .*train.cat.1\.png"),
     "classes alike": (lambda data: case(data / "Cat/x.png", 99), 1, "Cat = cat"),
+    "names not UTF-8": (foreign, 1, r"whose names are no UTF-8\n  \\udcfcber\n  fix: rename"),
 }
 
 
@@ -124,7 +135,7 @@ def test_what_makes_training_wrong(data, capsys, kind):
     assert kind in [finding["kind"] for finding in json.loads(output)["findings"]]
 
 
-@pytest.mark.parametrize("kind", ["unreadable", "one class", "no training images"])
+@pytest.mark.parametrize("kind", ["unreadable", "one class", "no training images", "names not UTF-8"])
 def test_what_cannot_be_trained_on_is_refused_by_load_too(data, kind):
     WRONG[kind][0](data)
     with pytest.raises(DataError):

@@ -53,6 +53,15 @@ def run(tmp_path, monkeypatch):
     return path, data
 
 
+def test_names_that_would_tear_a_table(run):
+    path, data = run
+    loaded = load_run(path)
+    result = evaluate_images(loaded.model, data.test, loaded.config.preprocessing)
+    lines = "\n\n".join(report(result, ("two\nlines", "tab\t", "\x1b[31mred"), "test of pets")).splitlines()
+    assert sum(line.startswith(r"two\nlines ") for line in lines) == 2
+    assert sum(line.startswith(r"\x1b[31mred ") for line in lines) == 2
+
+
 def call(capsys, *arguments):
     """Exit code, output and error output of `juanji evaluate ARGUMENTS`."""
     with pytest.raises(SystemExit) as ended:

@@ -185,6 +185,26 @@ def test_forms_of_the_output(run, tree, capsys):
     assert output.endswith("a.png: right (100.0%)\n")
 
 
+def test_names_that_are_no_text_or_have_several_lines(run, tree, capsys):
+    """A class in two lines, and files whose names are bytes of another encoding."""
+    config = json.loads((tree / "run" / "config.json").read_text("utf-8"))
+    config["classes"][1] = "ri\nght"
+    (tree / "run" / "config.json").write_text(json.dumps(config))
+    odd = os.fsdecode(b"odd/caf\xe9.png")
+    try:
+        os.mkdir("odd")
+        with open(odd, "wb") as file:
+            file.write(RIGHT)
+    except (OSError, UnicodeError):
+        pytest.skip("names are UTF-8 here")
+    assert first(call(capsys, run, odd, "odd", "--json")[1]) == {odd: "ri\nght"}
+    _, output, _ = call(capsys, run, "odd", "--csv")
+    assert [row[:2] for row in csv.reader(io.StringIO(output))][1] == [r"odd/caf\udce9.png", "ri\nght"]
+    _, output, _ = call(capsys, run, "odd")
+    assert output.startswith(r"odd/caf\udce9.png: ri\nght (")
+    assert output.count("\n") == 1
+
+
 def test_any_number_of_images_a_batch_at_a_time(run, tree, capsys, monkeypatch):
     sizes = []
     monkeypatch.setattr("juanji.train.evaluation.BATCH", 4)

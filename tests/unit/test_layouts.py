@@ -114,6 +114,12 @@ def test_a_folder_beside_the_parts_that_is_none(tmp_path, extra):
         find(tmp_path)
 
 
+def test_classes_that_are_longer_numbers_than_python_reads(tmp_path):
+    write_tree(tmp_path, "1.png", "2.png")
+    (tmp_path / "x.csv").write_text(f"1.png,{'1' * 5000}\n2.png,2\n")
+    assert in_table(tmp_path / "x.csv").classes == ("2", "1" * 5000)
+
+
 def test_folders_without_labelled_images(tmp_path):
     with pytest.raises(DataError, match=r"there are no labelled images[\s\S]*no files[\s\S]*a folder for each class"):
         find(tmp_path)
@@ -196,6 +202,7 @@ def test_a_table_without_heading_and_paths_of_any_kind(tmp_path):
         ("1.png,a\n2.png,\n", "line 2"),
         ("1.png,a\n1.png,b\n", "line 2: 1.png a second time"),
         ("path,label,split\n1.png,a,both\n", "line 2: part 'both'"),
+        ("path,label\n1.png,a\n./1.png,b\n", "line 3: ./1.png a second time"),
         ('1.png,"a\n', "unexpected end of data"),
         ("1.png," + "a" * 200_000, "field larger than field limit"),
     ],
