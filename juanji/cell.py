@@ -130,14 +130,14 @@ class Stateful:
 
     An attribute that is given a Cell reads and writes that cell from then on: `self.weight = Cell(...)`, then
     `self.weight` is a tensor and `self.weight = tensor` writes. An attribute that is itself stateful is a child.
-    `place` is the object's path in whatever holds it: "features.3". `kept` are the kinds of cells that are saved, all
+    `place` is the object's path in whatever holds it: "features.3". `_kept` are the kinds of cells that are saved, all
     for none.
     """
 
     _cells: dict[str, Cell]
     _children: dict[str, Stateful]
     place: str = ""
-    kept: tuple[str, ...] = ()
+    _kept: tuple[str, ...] = ()
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         if cls.__init__ is object.__init__ and (args or options):
@@ -169,7 +169,7 @@ class Stateful:
             self._children.pop(name, None)
             object.__setattr__(self, name, value)
 
-    def held(self, name: str) -> Any:
+    def _held(self, name: str) -> Any:
         """What an attribute is, without reading a cell: the cell itself, and tuples of all cells and all children."""
         if name in ("_cells", "_children"):
             return tuple(self.__dict__[name].values())
@@ -229,7 +229,7 @@ class Stateful:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What is saved, by path: of a module its parameters and buffers, of an optimiser or an average everything."""
-        return {path: cell.read() for path, cell in self.cells(*self.kept).items()}
+        return {path: cell.read() for path, cell in self.cells(*self._kept).items()}
 
     def load_state_dict(self, values: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gives from tensors or arrays by path, with axes in juanji's order; dtypes are
@@ -240,7 +240,7 @@ class Stateful:
         """
         if not isinstance(values, Mapping):
             raise WeightsError(f"{self.class_name}: what is loaded is a dictionary", received=repr(values)[:200])
-        cells = self.cells(*self.kept)
+        cells = self.cells(*self._kept)
         for path, value in values.items():
             if not hasattr(value, "shape"):
                 raise WeightsError(
@@ -278,18 +278,24 @@ class Stateful:
 
 
 def warn_of_twins(cells: Sequence[Cell]) -> None:
-    """Warn of cells that began with the same random numbers, because they were read before they had their places."""
+    """Warn of cells that hold the same random numbers, because they were read before they had their places."""
     found: dict[Any, Cell] = {}
     for cell in cells:
         first = found.setdefault((cell.drawn, cell.shape), cell)
-        if first is cell or np.ptp(np.asarray(cell.stored().array)) == 0:
+        if first is cell or not same_numbers(first, cell):
             continue
         cell.drawn = None  # it is told once
         warnings.warn(
-            f"{first.path} and {cell.path} began with the same random numbers, as both were read before they were "
-            "given a place in the network; its initialise(seed) draws all anew",
+            f"{first.path} and {cell.path} hold the same random numbers, as both were read before they were given a "
+            "place in the network; its initialise(seed) draws all anew",
             stacklevel=4,
         )
+
+
+def same_numbers(one: Cell, other: Cell) -> bool:
+    """Whether both hold the same, and not the same number everywhere, as biases do that begin as zeros."""
+    here, there = one.stored().array, other.stored().array
+    return np.array_equal(here, there) and bool((here != here.flat[:1]).any())
 
 
 def join(path: str, name: str) -> str:

@@ -125,7 +125,7 @@ def trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def as_they_lie(model: Stateful) -> dict[str, Layout]:
     """The layouts of a file that juanji wrote."""
-    cells = model.cells(*model.kept)
+    cells = model.cells(*model._kept)
     return {path: AsItLies(cell.shape, tuple(range(len(cell.shape)))) for path, cell in cells.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -83,6 +84,12 @@ class Container(Module):
             raise IndexError(f"there is no module {key}: {self.class_name} holds {len(places)}")
         return places[key]
 
+    def __setitem__(self, key: int | str, module: Module) -> None:
+        """Hold `module` in the place of another, which is told by its name or its place."""
+        ((_, checked),) = named(self.class_name, (module,)).items()
+        _ = self[key]  # which raises where there is none
+        self.put(key if isinstance(key, str) else list(self._children)[operator.index(key)], checked)
+
     @staticmethod
     def of(kind: type[Self], pairs: Iterable[tuple[str, Any]]) -> Self:
         """A container that shares modules, which keep their paths."""
@@ -119,8 +126,9 @@ class ModuleDict(ModuleList):
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         Container.__init__(self, modules or {})
 
-    def __setitem__(self, key: str, module: Module) -> None:
-        self.put(key, module)
+    def __setitem__(self, key: int | str, module: Module) -> None:
+        """Hold `module` under a name, whether there is one already or not."""
+        self.put(str(key), module)
 
 
 def same_sizes(name: str, shapes: list[tuple[int, ...]], rule: str, fix: str) -> None:

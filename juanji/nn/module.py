@@ -31,7 +31,7 @@ class Module(Stateful):
     """
 
     training: bool = True
-    kept = ("parameter", "buffer")
+    _kept = ("parameter", "buffer")
     layout = "NHWC"  # where a summary looks for the channels of images
 
     def forward(self, *args: Any) -> Any:

@@ -201,7 +201,7 @@ def test_layers_that_were_read_before_they_had_a_place_are_told():
         layer.weight = layer.weight * 0.1
         return layer
 
-    with pytest.warns(UserWarning, match=r"^0\.weight and 2\.weight began with the same random numbers"):
+    with pytest.warns(UserWarning, match=r"^0\.weight and 2\.weight hold the same random numbers"):
         model = nn.Sequential(scaled(nn.Linear(4, 4)), scaled(nn.LayerNorm(4)), scaled(nn.Linear(4, 4)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -255,6 +255,8 @@ def test_sequential():
     assert list(nn.Sequential([("a", one), ("b", two)]).items()) == [("a", one), ("b", two)]
     assert list(model.append(nn.Tanh()).parameters()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
     assert isinstance(model[3], nn.Tanh)
+    model[1] = model["3"] = nn.GELU()
+    assert [type(layer).__name__ for layer in model] == ["Linear", "GELU", "Linear", "GELU"]
 
 
 def test_container_errors():
@@ -266,6 +268,10 @@ def test_container_errors():
         nn.Sequential({"a.b": nn.ReLU()})
     with pytest.raises(UnknownNameError, match="Sequential holds no 'x'"):
         nn.Sequential(nn.ReLU())["x"]
+    with pytest.raises(UnknownNameError, match="Sequential holds no 'x'"):
+        nn.Sequential(nn.ReLU())["x"] = nn.ReLU()
+    with pytest.raises(ArgumentError, match="Sequential: not a module"):
+        nn.Sequential(nn.ReLU())[0] = jj.relu
     with pytest.raises(IndexError, match="there is no module 1: Sequential holds 1"):
         nn.Sequential(nn.ReLU())[1]
 
