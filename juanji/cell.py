@@ -15,6 +15,7 @@ from juanji.graph import Array
 from juanji.tensor import DType, DTypeLike, Tensor
 
 Initialiser = Callable[[Array, tuple[int, ...], DType], Array]
+PARTS = ("_cells", "_children")
 EDITS = [0]  # how often an attribute of any stateful object was given something new; values of cells do not count
 
 
@@ -169,13 +170,6 @@ class Stateful:
             self._children.pop(name, None)
             object.__setattr__(self, name, value)
 
-    def _held(self, name: str) -> Any:
-        """What an attribute is, without reading a cell: the cell itself, and tuples of all cells and all children."""
-        if name in ("_cells", "_children"):
-            return tuple(self.__dict__[name].values())
-        places = (self.__dict__, self._cells, self._children)
-        return next((place[name] for place in places if name in place), getattr(type(self), name, None))
-
     def __getattribute__(self, name: str) -> Any:
         if not name.startswith("__"):
             recording.note_read(self, name)
@@ -275,6 +269,17 @@ class Stateful:
         """Fill every cell anew from `seed`."""
         for cell in self.cells().values():
             cell.initialise(seed)
+
+
+def held(owner: Stateful, name: str) -> Any:
+    """What an attribute is, without reading a cell: the cell itself, and tuples of all cells and all children."""
+    own = object.__getattribute__(owner, "__dict__")  # which is not noted, and quick
+    if name in PARTS:
+        return tuple(own[name].values())
+    for place in (own, own["_cells"], own["_children"]):
+        if name in place:
+            return place[name]
+    return getattr(type(owner), name, None)
 
 
 def warn_of_twins(cells: Sequence[Cell]) -> None:

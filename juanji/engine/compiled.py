@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from juanji import recording
-from juanji.cell import EDITS
+from juanji.cell import EDITS, held
 from juanji.engine import platform, state
 from juanji.engine.door import Door, signature
 from juanji.errors import ArgumentError, NonFiniteError, unknown_name
@@ -151,14 +151,14 @@ class Premises:
     their parts, modes and options, and where the cells lie, which changes with their dtype."""
 
     def __init__(self, graph: Graph, plan: Any) -> None:
-        self.held = [(owner, name, owner._held(name)) for owner, name in graph.reads]
+        self.read = [(owner, name, held(owner, name)) for owner, name in graph.reads]
         self.homes = [(cell, plan.homes[key]) for key, cell in plan.draft.homes.items()]
         self.edits, self.same = EDITS[0], True
 
     def hold(self) -> bool:
         if self.edits != EDITS[0]:
             self.edits = EDITS[0]
-            self.same = all(equal(owner._held(name), value) for owner, name, value in self.held)
+            self.same = all(equal(held(owner, name), value) for owner, name, value in self.read)
         return self.same and all(
             home.version == cell.version or (home.array.dtype == cell.dtype and state.HOMES.get(cell) is home)
             for cell, home in self.homes
