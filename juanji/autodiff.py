@@ -88,7 +88,8 @@ class Recorded:
                 continue
             shapes = {name: cell.shape for name, cell in arg.cells("parameter").items()}
             given = {name: np.shape(value) for name, value in tangent.items()}
-            same_names(ArgumentError, "jvp: the tangents are not those of the module's parameters", shapes, given)
+            what, fix = "jvp: the tangents are not those of the module's parameters", "one for each of parameters()"
+            same_names(ArgumentError, what, shapes, given, fix=fix)
             yield from (tangent[name] for name in shapes)
 
     def forward(self, tangents: Sequence[Any]) -> Any:

@@ -97,13 +97,10 @@ class Cell:
         """Hold floating numbers of another precision from now on; cells of whole numbers stay as they are."""
         if self.dtype.kind != "f":
             return
-        empty = self._tensor is None and self._fetch is None  # and is filled in its place in the network
-        tensor = None if empty else Tensor(self.stored().array, dtype)
+        if self._tensor is not None or self._fetch is not None:  # else it is filled in its place in the network
+            self._tensor, self._fetch = Tensor(self.stored().array, dtype), None
         self.dtype = np.dtype(dtype)
-        if tensor is None:
-            self.version += 1
-        else:
-            self.store(tensor)
+        self.version += 1
 
     def read(self) -> Tensor:
         return recording.read(self)
@@ -221,9 +218,13 @@ class Stateful:
                     found.setdefault(cell, join(prefix, name))
         return {path: cell for cell, path in found.items()}
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def saved_cells(self) -> dict[str, Cell]:
         """What is saved, by path: of a module its parameters and buffers, of an optimiser or an average everything."""
-        return {path: cell.read() for path, cell in self.cells(*self._kept).items()}
+        return self.cells(*self._kept)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The values of `saved_cells`."""
+        return {path: cell.read() for path, cell in self.saved_cells().items()}
 
     def load_state_dict(self, values: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gives from tensors or arrays by path, with axes in juanji's order; dtypes are
@@ -233,19 +234,26 @@ class Stateful:
         tensors, which lie otherwise, are for `load_torch_weights`.
         """
         if not isinstance(values, Mapping):
-            raise WeightsError(f"{self.class_name}: what is loaded is a dictionary", received=repr(values)[:200])
-        cells = self.cells(*self._kept)
+            raise WeightsError(
+                f"{self.class_name}: what is loaded is a dictionary",
+                received=repr(values)[:200],
+                rule="{path: tensor or array}",
+                fix="what state_dict() gave; a file is read by jj.interop.load_weights",
+            )
+        cells = self.saved_cells()
         for path, value in values.items():
             if not hasattr(value, "shape"):
                 raise WeightsError(
                     f"{self.class_name}: what is loaded is tensors or arrays",
                     received=f"{path}: {value!r}",
+                    rule="{path: tensor or array}",
                     fix="np.asarray(…) of it",
                 )
             if type(value).__module__.partition(".")[0] == "torch":
                 raise WeightsError(
                     f"{self.class_name}: PyTorch's tensors have their axes in another order",
                     received=f"{path}: a {type(value).__module__}.{type(value).__name__}",
+                    rule="kernels (*k, in, out), and features of images in the order (*X, C)",
                     fix="jj.interop.load_torch_weights(model, state_dict)",
                 )
         same_names(

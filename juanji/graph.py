@@ -298,6 +298,7 @@ def shares(
                 f"{node.name}: its rule gives more cotangents than there are inputs",
                 received=f"{len(given)} for {len(node.inputs)}",
                 rule="one for each input, None for zero",
+                fix="return a tuple with the cotangents of the inputs alone",
             )
         pairs = zip(node.inputs, given, strict=False)
         yield from ((tensor, tensor.like(share)) for tensor, share in pairs if share is not None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from juanji.data.archives import Archive, is_archive
+from juanji.data.archives import Archive, by_folder, is_archive
 from juanji.data.images import ENDINGS, has_other_format, is_image
 from juanji.data.source import LARGEST, passed_over, too_large, walk
 from juanji.errors import DataError
@@ -114,7 +114,7 @@ def archive(path: Path) -> Inputs:
         yield error
         return
     places = {name: i for i, name in enumerate(found.files.names) if wanted(name)}
-    chosen = sorted((*places, *filter(wanted, broken)), key=lambda name: name.split("/"))
+    chosen = sorted((*places, *filter(wanted, broken)), key=by_folder)
     for name in chosen:
         try:
             yield broken[name] if name in broken else Input(f"{path}/{name}", found.read(places[name]))

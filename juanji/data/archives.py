@@ -272,6 +272,11 @@ def folders(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in found if name and not passed_over(name)))
 
 
+def by_folder(name: str) -> list[str]:
+    """A key that sorts names as a walk through folders meets them."""
+    return name.split("/")
+
+
 def sorted_out(path: Path, members: list[Member], broken: dict[str, DataError] | None = None) -> Iterator[Member]:
     """The files, sorted as a folder's would be, each link as the file it leads to; without those passed over."""
     by_name: dict[str, Member] = {}
@@ -281,7 +286,7 @@ def sorted_out(path: Path, members: list[Member], broken: dict[str, DataError] |
         if member.name in by_name:
             raise refused(f"{path / member.name}", "a name that is there twice")
         by_name[member.name] = member
-    chosen = sorted((name for name in by_name if not passed_over(name)), key=lambda name: name.split("/"))
+    chosen = sorted((name for name in by_name if not passed_over(name)), key=by_folder)
     for name in chosen:
         try:
             yield followed(path, by_name, name)._replace(name=name)

@@ -150,7 +150,10 @@ def check_labels(what: str, y: Array, classes: int) -> None:
     wrong = y[(y < 0) | (y >= classes)]
     if wrong.size:
         raise DataError(
-            what, received=f"label {wrong[0]}", rule=f"0 to {classes - 1}, one for each of {classes} classes"
+            what,
+            received=f"label {wrong[0]}",
+            rule=f"0 to {classes - 1}, one for each of {classes} classes",
+            fix="count classes from 0, and name all of them",
         )
 
 

@@ -50,8 +50,8 @@ def processors() -> int:
 
 def quota(root: Path, membership: Path) -> float:
     """How many processors' time the control groups of this process allow; infinity without control groups."""
-    limits = (limit_of_version_1, limit_of_version_2)
-    return min((limits[version - 1](folder) for folder, version in groups(root, membership, "cpu")), default=math.inf)
+    limits = {1: limit_of_version_1, 2: limit_of_version_2}
+    return min((limits[version](folder) for folder, version in groups(root, membership, "cpu")), default=math.inf)
 
 
 def groups(root: Path, membership: Path, controller: str) -> Iterator[tuple[Path, int]]:

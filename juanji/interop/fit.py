@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from juanji import models
-from juanji.cell import Cell
+from juanji.cell import Cell, Stateful
 from juanji.checks import same_names
 from juanji.errors import WeightsError
 from juanji.graph import Graph
@@ -33,7 +32,7 @@ class Fit:
 
     def __init__(
         self,
-        model: Any,
+        model: Stateful,
         cells: Mapping[str, Cell],
         source: Contents,
         places: Mapping[str, Layout],
@@ -112,10 +111,9 @@ class Fit:
         return tuple(places)
 
 
-def first_kernels(model: Module) -> str:
+def first_kernels(model: Stateful) -> str:
     """The path of the weight of the first convolution in a model, "" for none."""
-    layers = model.modules().items()
-    found = (path for path, layer in layers if isinstance(layer, Conv1d | Conv2d | Conv3d) and layer.groups == 1)
+    found = (path for path, layer in model.walk() if isinstance(layer, Conv1d | Conv2d | Conv3d) and layer.groups == 1)
     path = next(found, None)
     return "" if path is None else f"{path}.weight".removeprefix(".")
 

@@ -125,8 +125,8 @@ def trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def as_they_lie(model: Stateful) -> dict[str, Layout]:
     """The layouts of a file that juanji wrote."""
-    cells = model.cells(*model._kept)
-    return {path: AsItLies(cell.shape, tuple(range(len(cell.shape)))) for path, cell in cells.items()}
+    cells = model.saved_cells().items()
+    return {path: AsItLies(cell.shape, tuple(range(len(cell.shape)))) for path, cell in cells}
 
 
 def layouts(model: Module, graphs: Sequence[Graph]) -> dict[str, Layout]:

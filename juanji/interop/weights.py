@@ -38,7 +38,7 @@ def load_weights(model: Stateful, file: str | Path) -> None:
     WeightsError, naming the file, for one that is missing, damaged, of another format, or of another model, with what
     to do about it.
     """
-    cells = model.cells(*model._kept)
+    cells = model.saved_cells()
     with safetensors(file) as source:
         fit = Fit(model, cells, source, as_they_lie(model), {name: name for name in source.tensors})
         fit.check()

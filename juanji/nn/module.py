@@ -64,7 +64,7 @@ class Module(Stateful):
                 f"{self.class_name}.astype: parameters cannot be of this type",
                 received=getattr(dtype, "__name__", str(dtype)),
                 rule=" or ".join(map(str, FLOATING)),
-                fix='precision="bfloat16" of jj.compile' if "16" in str(dtype) else "",
+                fix='precision="bfloat16" of jj.compile' if "16" in str(dtype) else '.astype("float32")',
             )
         for cell in self.cells().values():
             cell.convert(dtype)
@@ -103,7 +103,7 @@ class Module(Stateful):
         """Print layer, output shape, parameters, multiplications and receptive field for one input of `input_shape`
         without the batch, such as (32, 32, 3); and return it. Raises what the network raises for such an input."""
         if not isinstance(input_shape, Sequence):
-            raise bad("summary", "input_shape", input_shape, "a shape without the batch, such as (32, 32, 3)")
+            raise bad("summary", "input_shape", input_shape, "a shape without the batch", (32, 32, 3))
         with self.evaluating():
             graph = trace(self, Tensor.spec((1, *input_shape), dtype))
         result = summarise(graph, self.layout)

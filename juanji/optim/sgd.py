@@ -42,6 +42,7 @@ class SGD(Optimizer):
             raise ArgumentError(
                 "SGD: there is no velocity for a momentum",
                 received=f"momentum={self.momentum}, set after it was made without",
+                rule="a velocity for each parameter, from the beginning",
                 fix="SGD(model, lr, momentum=0.9), which can be set to others",
             )
         if not self.slots:

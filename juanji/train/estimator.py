@@ -195,6 +195,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # 
             raise DataError(
                 f"{NAME}: classes cannot be weighed by images that have not come yet",
                 received=f"class_weight='balanced', no image of {', '.join(sorted(map(repr, missing)))}",
+                rule="a class weighs 1/its share of the images",
                 fix="class_weight={label: weight}, or images of every class in the first partial_fit",
             )
         weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)

@@ -62,7 +62,7 @@ def new_folder(name: str, out: str | Path | None = None) -> Iterator[Path]:
 def check_outside(out: str | Path | None, data: str) -> None:
     """Raise DataError where a run would lie among its images: its pictures would be taken for some of them."""
     path, images = Path(out or RUNS).resolve(), Path(data).resolve()
-    if data not in (*BUILT_IN, *PUBLIC) and images.is_dir() and path.is_relative_to(images):
+    if not built_in(data) and images.is_dir() and path.is_relative_to(images):
         raise DataError(
             f"{path}: the run would lie among its images",
             received=f"images in {images}",
@@ -87,8 +87,10 @@ def begun(path: Path) -> bool:
 
     Raises DataError where another process is in the folder.
     """
-    if not path.is_dir() or (path / CONFIG).exists():
-        return path.is_dir()
+    if (path / CONFIG).exists():
+        return True
+    if not path.is_dir():
+        return False
     killed = (path / LOCK).exists()
     with held(path):
         if (path / CONFIG).exists():
@@ -201,7 +203,7 @@ class Config:
 
     def check_place(self) -> None:
         """Raise DataError where the images have been moved away."""
-        if self.data not in (*BUILT_IN, *PUBLIC) and not Path(self.data).exists():
+        if not built_in(self.data) and not Path(self.data).exists():
             raise DataError(
                 f"{self.data}: the images of this run do not lie there any more",
                 received="no such file or folder",
@@ -242,9 +244,14 @@ def load_images(
     )
 
 
+def built_in(data: str) -> bool:
+    """Whether data are those that juanji knows by this name."""
+    return data in BUILT_IN or data in PUBLIC
+
+
 def place(data: str) -> str:
     """The data as they can be found from any folder: a name stays what it is, whatever lies here under it."""
-    return data if data in (*BUILT_IN, *PUBLIC) or not Path(data).exists() else str(Path(data).resolve())
+    return data if built_in(data) or not Path(data).exists() else str(Path(data).resolve())
 
 
 def save_run(path: Path, config: Config, model: Module, history: Sequence[Epoch], metrics: dict[str, Any]) -> None:

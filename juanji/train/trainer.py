@@ -442,6 +442,7 @@ def check_classes(model: Module, dataset: Dataset, preprocessing: Preprocessing)
         raise DTypeError(
             "training: the model's parameters are not float32, as the images are",
             received=f"{other[0]} {model.cells()[other[0]].dtype}",
+            rule="float32; precision= says in what it is multiplied",
             fix='model.astype("float32")',
         )
     with model.evaluating():

@@ -237,9 +237,12 @@ def test_what_is_not_for_load_state_dict():
     model, tensor = small(), type("Tensor", (), {"shape": (3,), "__module__": "torch.nn"})()
     with pytest.raises(WeightsError, match=r"PyTorch's tensors[\s\S]*a torch.nn.Tensor\n[\s\S]*load_torch_weights"):
         model.load_state_dict({"conv.weight": tensor})
-    with pytest.raises(WeightsError, match=r"is a dictionary\n  received  5"):
+    with pytest.raises(WeightsError, match=r"is a dictionary\n  received  5\n  rule .*\n  fix       what state_dict"):
         model.load_state_dict(5)
-    with pytest.raises(ArgumentError, match=r"summary: bad input_shape\n  received  input_shape=8"):
+    with pytest.raises(
+        ArgumentError,
+        match=r"summary: bad input_shape\n  received  input_shape=8\n  rule .*\n  fix       input_shape=\(32, 32, 3\)",
+    ):
         model.summary(8)
 
 
